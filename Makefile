@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# make            build criu/criu (silent; V=1 shows commands, SANITIZE=1 adds ASan and UBSan)
+# make check      lint, unit tests and the quick cycle tests
+# See Documentation/TESTING.md for the rest.
+
+ARCH	?= $(shell uname -m)
+CC	?= gcc
+PREFIX	?= /usr/local
+SBINDIR	?= $(PREFIX)/sbin
+MANDIR	?= $(PREFIX)/share/man
+DESTDIR	?=
+BUILD	:= build$(if $(SANITIZE),-sanitize)
+BIN	:= criu/criu$(if $(SANITIZE),-sanitize)
+Q	:= $(if $(V),,@)
+
+VERSION	:= $(shell cat VERSION)
+GITID	:= $(shell git describe --always --dirty 2>/dev/null)
+
+CFLAGS	?= -O2 -g
+WARN	:= -Wall -Wextra -Wshadow -Wmissing-prototypes -Wno-missing-field-initializers $(WERROR)
+PKGS	:= libprotobuf-c
+CPPFLAGS += -D_GNU_SOURCE -Icriu -I$(BUILD) $(shell pkg-config --cflags $(PKGS))
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fno-pie -ffunction-sections -fdata-sections \
+	  -fstack-protector-strong $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
+comma	:= ,
+# Not position independent: start-up would relocate every pointer of every message descriptor.
+ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,--as-needed -no-pie $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
+LIBS	:= $(shell pkg-config --libs $(PKGS)) -lpthread
+
+PROTOS	:= $(wildcard images/*.proto)
+PB_C	:= $(PROTOS:images/%.proto=$(BUILD)/images/%.pb-c.c)
+PB_O	:= $(PB_C:.c=.o)
+SRC	:= $(filter-out %_test.c criu/base/test.c criu/main.c,$(wildcard criu/*/*.c)) \
+	   $(wildcard criu/*/arch/$(ARCH)/*.c)
+ASM	:= $(wildcard criu/remote/arch/$(ARCH)/*.S)
+OBJ	:= $(SRC:%.c=$(BUILD)/%.o) $(ASM:%.S=$(BUILD)/%.o)
+LIB	:= $(BUILD)/libcriu-internal.a
+TESTS	:= $(wildcard criu/*/*_test.c)
+UNIT	:= $(BUILD)/unit
+
+.PHONY: all check unit cycle interop bench fuzz fuzz-replay kill lint install uninstall clean FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BIN) test/mk/mk
+
+$(BIN): $(BUILD)/criu/main.o $(LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(LIB): $(OBJ) $(PB_O)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+# One run of protoc-c makes all of them.
+$(PB_C) &: $(PROTOS)
+	$(if $(Q),@echo "  PROTO images/*.proto")
+	$(Q)mkdir -p $(BUILD)/images
+	$(Q)cd images && protoc-c --c_out=$(abspath $(BUILD)/images) $(notdir $(PROTOS))
+
+$(BUILD)/images/%.o: $(BUILD)/images/%.c
+	$(Q)$(CC) $(CPPFLAGS) -I$(BUILD)/images $(ALL_CFLAGS) -w -c -o $@ $<
+
+$(BUILD)/%.o: %.c Makefile | $(PB_C)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -I$(BUILD)/images $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.S
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# One object has the version; it is made again when the version changes.
+$(BUILD)/version.h: FORCE
+	$(Q)mkdir -p $(BUILD)
+	$(Q)printf '#define VERSION "%s"\n#define GITID "%s"\n' '$(VERSION)' '$(GITID)' >$@.new
+	$(Q)cmp -s $@ $@.new && rm $@.new || mv $@.new $@
+$(BUILD)/criu/main.o: $(BUILD)/version.h
+FORCE:
+
+$(UNIT): $(BUILD)/criu/base/test.o $(TESTS:%.c=$(BUILD)/%.o) $(LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+unit: $(UNIT)
+	$(Q)$(UNIT)
+
+cycle: all test/mk/mk-static
+	$(Q)test/cycle/run -j 2
+
+interop: all
+	$(Q)test/interop/run
+
+test/kill/victim: test/kill/victim.c test/kill/hold.c $(wildcard test/kill/*.h)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -pthread -Wall -o $@ $(filter %.c,$^)
+
+test/kill/kill: test/kill/kill.c test/kill/tracer.c test/kill/watch.c $(LIB) $(wildcard test/kill/*.h)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.c %.a,$^) $(LIBS)
+
+# The whole of it takes minutes; KILL=--quick is what scripts/test runs.
+KILL	?=
+kill: test/kill/kill test/kill/victim
+	$(Q)test/kill/kill $(KILL)
+
+test/bench/target: test/bench/target.c
+	$(Q)$(CC) -O2 -g -pthread -Wall -o $@ $<
+
+bench: all test/bench/target
+	$(Q)test/bench/run
+
+# Each corpus runs as a plain test; with clang's libFuzzer `make fuzz` looks for new inputs.
+FUZZERS	:= $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+
+$(BUILD)/fuzz/replay-%: test/fuzz/fuzz_%.c test/fuzz/replay.c $(LIB)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -I$(BUILD)/images $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+fuzz-replay: $(FUZZERS:%=$(BUILD)/fuzz/replay-%)
+	$(Q)failed=0; for f in $(FUZZERS); do \
+		$(BUILD)/fuzz/replay-$$f test/fuzz/corpus/$$f || { echo "FAIL fuzz corpus $$f"; failed=$$((failed + 1)); }; \
+	done; \
+	echo "fuzz-replay: $$(($(words $(FUZZERS)) - failed)) passed, $$failed failed, 0 skipped"; [ $$failed = 0 ]
+
+$(BUILD)/fuzz/fuzz-%: test/fuzz/fuzz_%.c $(SRC) $(PB_C)
+	$(Q)mkdir -p $(@D)
+	$(Q)clang $(CPPFLAGS) -I$(BUILD)/images -std=gnu11 -O1 -g -w -fsanitize=fuzzer,address,undefined \
+		-o $@ $(filter %.c,$^) $(ASM) $(LIBS)
+
+fuzz: $(FUZZERS:%=$(BUILD)/fuzz/fuzz-%)
+	$(Q)for f in $(FUZZERS); do \
+		mkdir -p $(BUILD)/fuzz/found-$$f; \
+		$(BUILD)/fuzz/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -print_final_stats=0 \
+			$(BUILD)/fuzz/found-$$f test/fuzz/corpus/$$f || exit 1; \
+	done
+
+# Each check is one test of the counts.
+LINTS	:= format layers globals docs spdx
+lint: all
+	$(Q)failed=0; skipped=0; for l in $(LINTS); do \
+		scripts/check-$$l $(LIB); rc=$$?; \
+		if [ $$rc = 77 ]; then skipped=$$((skipped + 1)); \
+		elif [ $$rc != 0 ]; then echo "FAIL lint $$l"; failed=$$((failed + 1)); fi; \
+	done; \
+	echo "lint: $$(($(words $(LINTS)) - failed - skipped)) passed, $$failed failed, $$skipped skipped"; \
+	[ $$failed = 0 ]
+
+check: lint unit fuzz-replay
+	$(Q)test/cycle/run -j 2 idle regs files tree
+
+install: all
+	install -D -m 755 criu/criu $(DESTDIR)$(SBINDIR)/criu
+	install -D -m 644 Documentation/criu.8 $(DESTDIR)$(MANDIR)/man8/criu.8
+
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/criu $(DESTDIR)$(MANDIR)/man8/criu.8
+
+test/mk/mk: $(wildcard test/mk/*.c test/mk/*.h)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -O2 -g -pthread -Wall -o $@ $(filter %.c,$^)
+
+test/mk/mk-static: $(wildcard test/mk/*.c test/mk/*.h)
+	$(Q)$(CC) -O2 -g -pthread -Wall -static -o $@ $(filter %.c,$^)
+
+clean:
+	$(Q)rm -rf build build-sanitize criu/criu criu/criu-sanitize test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
+		test/kill/victim
+
+-include $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d

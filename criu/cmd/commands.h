@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The subcommands. Each takes the options and returns the exit status. */
+#ifndef CMD_COMMANDS_H
+#define CMD_COMMANDS_H
+
+#include "model/options.h"
+
+int cmd_dump(const struct options *o);
+int cmd_restore(const struct options *o);
+int cmd_check(const struct options *o);
+
+#endif

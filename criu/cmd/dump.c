@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* criu dump: from a running tree to a directory of images. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "base/step.h"
+#include "cmd/commands.h"
+#include "cmd/stats.h"
+#include "files/files.h"
+#include "mem/mem.h"
+#include "model/dump.h"
+#include "task/collect.h"
+#include "task/constants.h"
+
+static int open_images(void *ctx)
+{
+	struct dump *d = ctx;
+
+	image_dir_init(&d->images, open(d->opts->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	if (d->images.fd < 0)
+		return fail(errno, "images directory %s: open", d->opts->images_dir);
+	if (!d->opts->dry_run && faccessat(d->images.fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		return fail(errno, "images directory %s: it cannot be written to",
+			    d->opts->images_dir);
+	return 0;
+}
+
+static int freeze(void *ctx)
+{
+	struct dump *d = ctx;
+	int rc = engine_init(&d->engine);
+
+	if (rc < 0)
+		return rc;
+	if (d->opts->timeout)
+		d->engine.deadline_us = now_us() + d->opts->timeout * 1000000ull;
+	d->freeze_start_us = now_us();
+	rc = tree_stop(&d->tree, &d->engine, &d->arena, d->opts->tree);
+	d->stats.freezing_us = now_us() - d->freeze_start_us;
+	d->engine.deadline_us = 0; /* --timeout is for getting hold of the tree */
+	return rc;
+}
+
+static void thaw(void *ctx)
+{
+	struct dump *d = ctx;
+
+	d->engine.is_ending = true;
+	tree_end(&d->tree, TREE_RUN);
+}
+
+static int collect_outside(void *ctx)
+{
+	struct dump *d = ctx;
+	int rc = task_collect_tree(d);
+
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++) {
+		struct dump_task *t = &d->tasks[i];
+
+		rc = task_collect_outside(d, t);
+		if (rc < 0 || t->process->is_zombie)
+			continue;
+		rc = mem_collect(d, t, files_path_id);
+		if (rc == 0)
+			rc = mem_collect_pages(d, t);
+		if (rc == 0)
+			rc = files_collect_task(d, t);
+		if (rc == 0)
+			rc = files_collect_fs(d, t);
+	}
+	return rc;
+}
+
+static int collect_inside(void *ctx)
+{
+	struct dump *d = ctx;
+
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		struct dump_task *t = &d->tasks[i];
+		int rc;
+
+		if (t->process->is_zombie || regs_is_compat(&t->process->threads[0].regs))
+			continue;
+		rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps);
+		if (rc < 0)
+			return rc;
+		t->has_entered = true;
+		rc = inject_enter(&t->in);
+		if (rc == 0)
+			rc = task_collect_inside(d, t);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static void leave_tasks(void *ctx)
+{
+	struct dump *d = ctx;
+
+	d->engine.is_ending = true;
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		if (d->tasks[i].has_entered && inject_leave(&d->tasks[i].in) < 0)
+			warn("pid %d: it could not be left as it was", d->tasks[i].process->pid);
+		d->tasks[i].has_entered = false;
+	}
+}
+
+static int judge(void *ctx)
+{
+	struct dump *d = ctx;
+
+	for (size_t i = 0; i < d->n_blockers; i++) {
+		if (d->opts->dry_run)
+			message("%s", d->blockers[i]);
+		else
+			(void)refuse(EOPNOTSUPP, "%s", d->blockers[i]);
+	}
+	if (d->opts->dry_run && !d->n_blockers)
+		message("Nothing prevents a dump of pid %d.", d->opts->tree);
+	return d->n_blockers ? -EOPNOTSUPP : 0;
+}
+
+/* The directory may hold an older dump, which stops being one now. */
+static int save_pages(void *ctx)
+{
+	struct dump *d = ctx;
+	uint32_t id = 0;
+
+	if (unlinkat(d->images.fd, "inventory.img", 0) < 0 && errno != ENOENT)
+		return fail(errno, "image inventory.img: remove that of an older dump");
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		struct dump_task *t = &d->tasks[i];
+		int rc;
+
+		if (t->process->is_zombie)
+			continue;
+		t->pages_id = ++id;
+		rc = mem_save_pages(d, t);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static void discard_images(void *ctx)
+{
+	struct dump *d = ctx;
+
+	image_dir_discard(&d->images);
+}
+
+static int write_timens(struct dump *d)
+{
+	TimensEntry e = TIMENS_ENTRY__INIT;
+	Timespec monotonic = TIMESPEC__INIT, boottime = TIMESPEC__INIT;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	monotonic.tv_sec = now.tv_sec;
+	monotonic.tv_nsec = now.tv_nsec;
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	boottime.tv_sec = now.tv_sec;
+	boottime.tv_nsec = now.tv_nsec;
+	e.monotonic = &monotonic;
+	e.boottime = &boottime;
+	return image_write_one(&d->images, IMG_TIMENS, 0, &e);
+}
+
+static int write_images(void *ctx)
+{
+	struct dump *d = ctx;
+	int rc = 0;
+
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
+		if (!d->tasks[i].process->is_zombie)
+			rc = mem_write_images(d, &d->tasks[i]);
+	if (rc == 0)
+		rc = files_write_images(d);
+	if (rc == 0)
+		rc = write_timens(d);
+	return rc < 0 ? rc : task_write_images(d);
+}
+
+/* The last image: with it the directory is a dump. */
+static int write_inventory(void *ctx)
+{
+	struct dump *d = ctx;
+	InventoryEntry e = INVENTORY_ENTRY__INIT;
+
+	e.img_version = 2;
+	e.has_fdinfo_per_id = e.fdinfo_per_id = true;
+	e.has_ns_per_id = e.ns_per_id = true;
+	e.root_ids = task_own_ids(&d->arena);
+	e.has_lsmtype = true;
+	e.lsmtype = LSMTYPE__NO_LSM;
+	return image_write_one(&d->images, IMG_INVENTORY, 0, &e);
+}
+
+static int let_go(void *ctx)
+{
+	struct dump *d = ctx;
+
+	d->engine.is_ending = true;
+	/* A task that is killed needs no way back. */
+	if (d->opts->leave_running || d->opts->leave_stopped)
+		leave_tasks(d);
+	tree_end(&d->tree, d->opts->leave_stopped   ? TREE_STOP
+			   : d->opts->leave_running ? TREE_RUN
+						    : TREE_KILL);
+	d->stats.frozen_us = now_us() - d->freeze_start_us - d->stats.freezing_us;
+	return 0;
+}
+
+static const struct step dry_run_steps[] = {
+	{ "open-images", open_images, NULL },
+	{ "freeze", freeze, thaw },
+	{ "collect", collect_outside, NULL },
+	{ "ask", collect_inside, leave_tasks },
+	{ "judge", judge, NULL },
+};
+
+/* A tree that goes on is let go before the images are written: it need not wait for that. */
+static const struct step leave_running_steps[] = {
+	{ "open-images", open_images, NULL },
+	{ "freeze", freeze, thaw },
+	{ "collect", collect_outside, NULL },
+	{ "ask", collect_inside, leave_tasks },
+	{ "judge", judge, NULL },
+	{ "pages", save_pages, discard_images },
+	{ "let-go", let_go, NULL },
+	{ "images", write_images, discard_images },
+	{ "inventory", write_inventory, NULL },
+};
+
+static const struct step dump_steps[] = {
+	{ "open-images", open_images, NULL },
+	{ "freeze", freeze, thaw },
+	{ "collect", collect_outside, NULL },
+	{ "ask", collect_inside, leave_tasks },
+	{ "judge", judge, NULL },
+	{ "pages", save_pages, discard_images },
+	{ "images", write_images, NULL },
+	{ "inventory", write_inventory, NULL },
+	{ "let-go", let_go, NULL, .commits = true },
+};
+
+static int run(struct dump *d)
+{
+	const struct options *o = d->opts;
+
+	if (o->leave_running && !o->dry_run)
+		return steps_run("dump", leave_running_steps, ARRAY_SIZE(leave_running_steps), d);
+	if (!o->dry_run)
+		return steps_run("dump", dump_steps, ARRAY_SIZE(dump_steps), d);
+	int rc = steps_run("dump", dry_run_steps, ARRAY_SIZE(dry_run_steps), d);
+	if (rc == 0) {
+		leave_tasks(d);
+		thaw(d);
+	}
+	return rc;
+}
+
+int cmd_dump(const struct options *o)
+{
+	struct dump d = { .opts = o };
+
+	if (!o->tree) {
+		(void)refuse(EINVAL, "no process to dump; give --tree PID");
+		return 1;
+	}
+	d.images.fd = -1;
+	int rc = run(&d);
+	if (rc == 0 && !o->dry_run && stats_write_dump(&d) < 0)
+		warn("the dump is complete, but its statistics could not be written");
+	tree_done(&d.tree);
+	file_table_free(d.file_table);
+	image_dir_done(&d.images);
+	own_close(&d.images.fd);
+	arena_done(&d.arena);
+	if (rc < 0)
+		error("Dumping FAILED.");
+	else if (!o->dry_run)
+		info("Dumping finished successfully");
+	if (rc == 0)
+		status_tell_ready(o);
+	return rc < 0;
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* criu restore: from a directory of images to a running tree. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "base/step.h"
+#include "cmd/commands.h"
+#include "cmd/stats.h"
+#include "files/files.h"
+#include "mem/mem.h"
+#include "mem/vdso.h"
+#include "task/creds.h"
+#include "task/restore.h"
+
+#define REGION_BASE (8u << 20) /* for programs and their data; only what is used costs memory */
+
+static int load(void *ctx)
+{
+	struct restore *r = ctx;
+	autoclose int dir = open(r->opts->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0)
+		return fail(errno, "images directory %s: open", r->opts->images_dir);
+	int rc = engine_init(&r->engine);
+	return rc < 0 ? rc : snapshot_load(&r->snapshot, dir);
+}
+
+static struct restore_task *task_of(struct restore *r, int index)
+{
+	return index < 0 ? NULL : &r->tasks[index];
+}
+
+static size_t make_tasks(struct restore *r)
+{
+	size_t n_threads = 0;
+
+	r->n_tasks = r->snapshot.n_tasks;
+	r->tasks = arena_array(&r->arena, struct restore_task, r->n_tasks);
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		const struct snapshot_task *image = &r->snapshot.tasks[i];
+		struct restore_task *t = &r->tasks[i];
+
+		t->image = image;
+		t->parent = task_of(r, image->parent);
+		t->pid = image->pstree->pid;
+		t->uffd = -1;
+		t->is_zombie = image->is_zombie;
+		t->n_threads = image->is_zombie ? 1 : image->pstree->n_threads;
+		t->threads = arena_array(&r->arena, struct restore_thread, t->n_threads);
+		for (size_t j = 0; j < t->n_threads; j++)
+			t->threads[j] = (struct restore_thread){ .core = image->cores[j],
+								 .tid = image->pstree->threads[j] };
+		n_threads += t->n_threads;
+	}
+	return n_threads;
+}
+
+static int map_region(struct restore *r, size_t size)
+{
+	uint64_t addr;
+	int rc = mem_choose(r, &addr, size);
+
+	if (rc < 0)
+		return rc;
+	void *p = mmap((void *)addr, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return fail(errno, "map the shared region at %#lx", (long)addr);
+	region_init(&r->region, addr, p, size);
+	if (mprotect(p, 4096, PROT_READ | PROT_EXEC) < 0)
+		return fail(errno, "make the stub executable");
+	return 0;
+}
+
+/* --log-pid: a file for each task, empty at first. */
+static void split_log(struct restore *r)
+{
+	char name[PATH_MAX];
+
+	if (!r->opts->log_pid || !r->opts->log_file || !strcmp(r->opts->log_file, "-"))
+		return;
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		snprintf(name, sizeof(name), "%s.%d", r->opts->log_file, r->tasks[i].pid);
+		if (unlink(name) < 0 && errno != ENOENT)
+			warn("log file %s: remove the old one: %s", name, strerror(errno));
+	}
+	log_split(r->opts->log_file);
+}
+
+static int plan(void *ctx)
+{
+	struct restore *r = ctx;
+	size_t n_threads = make_tasks(r);
+	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	int rc = self < 0 ? -errno : maps_read(self, "maps", &r->arena, &r->own_maps);
+	if (rc < 0)
+		return fail(-rc, "read the mappings of criu");
+	rc = creds_read_own(&r->arena, &r->own_creds);
+	if (rc == 0)
+		rc = task_check(r);
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		if (!r->tasks[i].is_zombie)
+			rc = vdso_check(r, r->tasks[i].image);
+	if (rc < 0)
+		return rc;
+	split_log(r);
+	size_t size = REGION_BASE + n_threads * sizeof(struct slot);
+	return map_region(r, (size + 0xffff) & ~(size_t)0xffff);
+}
+
+static int open_files(void *ctx)
+{
+	return files_open_all(ctx);
+}
+
+static int create_tree(void *ctx)
+{
+	struct restore *r = ctx;
+	uint64_t start = now_us();
+	int rc = task_create_all(r);
+
+	r->stats.forking_us = now_us() - start;
+	return rc;
+}
+
+static void kill_tree(void *ctx)
+{
+	task_kill_all(ctx);
+}
+
+/* Maps everything; takes the userfaultfd of a task that has much to fill. */
+static int lay_out(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 512);
+
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	rc = mem_add_layout(r, t, &p);
+	if (rc == 0)
+		rc = program_run(&p);
+	program_end(&p);
+	info("mapped %zu areas", t->image->mm->n_vmas);
+	return rc;
+}
+
+static int take_uffd(struct restore_task *t)
+{
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 1);
+
+	if (rc < 0)
+		return rc;
+	struct call *c = CALL(&p, "make a userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	c->flags = CALL_MAY_FAIL; /* memory is filled another way then */
+	rc = program_run(&p);
+	int fd = c->ret;
+	program_end(&p);
+	if (rc < 0 || fd < 0)
+		return rc;
+	autoclose int pidfd = syscall(SYS_pidfd_open, t->pid, 0);
+	if (pidfd >= 0)
+		t->uffd = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	return 0; /* the task's own is closed with all that is not in the image */
+}
+
+static int fill(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+	int rc = mem_wants_uffd(t) ? take_uffd(t) : 0;
+
+	if (rc == 0)
+		rc = mem_fill(r, t);
+	own_close(&t->uffd);
+	t->uffd = -1;
+	if (rc < 0)
+		return rc;
+	info("filled %zu runs of pages; %zu descriptors", t->image->pages.n, t->image->n_fds);
+	rc = program_begin(&p, task_worker(t), 512);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	mem_add_finish(r, t, &p);
+	files_restore_task(r, t, &p);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+/* Runs one part of the work for all tasks that live. */
+static int for_all(struct restore *r, int (*part)(struct restore *r, struct restore_task *t))
+{
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		if (r->tasks[i].is_zombie)
+			continue;
+		log_set_task(r->tasks[i].pid);
+		int rc = part(r, &r->tasks[i]);
+		log_set_task(0);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int memory(void *ctx)
+{
+	int rc = for_all(ctx, lay_out);
+
+	return rc < 0 ? rc : for_all(ctx, fill);
+}
+
+static int zombies(void *ctx)
+{
+	return task_bury_zombies(ctx);
+}
+
+static int attributes(void *ctx)
+{
+	return for_all(ctx, task_restore_attributes);
+}
+
+static int threads(void *ctx)
+{
+	int rc = for_all(ctx, task_create_threads);
+
+	return rc < 0 ? rc : for_all(ctx, task_restore_threads);
+}
+
+static int registers(void *ctx)
+{
+	return for_all(ctx, task_set_registers);
+}
+
+static int write_pidfile(void *ctx)
+{
+	struct restore *r = ctx;
+	char text[16];
+
+	if (!r->opts->pidfile)
+		return 0;
+	autoclose int fd = open(r->opts->pidfile, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(errno, "pidfile %s: create (it may not exist yet)", r->opts->pidfile);
+	r->has_pidfile = true;
+	int len = snprintf(text, sizeof(text), "%d", r->tasks[0].pid);
+	int rc = write_all(fd, text, len);
+	return rc < 0 ? fail(-rc, "pidfile %s: write", r->opts->pidfile) : 0;
+}
+
+static void remove_pidfile(void *ctx)
+{
+	struct restore *r = ctx;
+
+	if (r->has_pidfile)
+		(void)unlink(r->opts->pidfile);
+}
+
+static int let_go(void *ctx)
+{
+	struct restore *r = ctx;
+
+	task_let_go(r, r->opts->leave_stopped);
+	r->stats.restore_us = now_us() - r->start_us;
+	return 0;
+}
+
+static const struct step restore_steps[] = {
+	{ "load", load, NULL },
+	{ "plan", plan, NULL },
+	{ "files", open_files, NULL },
+	{ "create", create_tree, kill_tree },
+	{ "memory", memory, NULL },
+	{ "zombies", zombies, NULL },
+	{ "attributes", attributes, NULL },
+	{ "threads", threads, NULL },
+	{ "registers", registers, NULL },
+	{ "pidfile", write_pidfile, remove_pidfile },
+	{ "let-go", let_go, NULL, .commits = true },
+};
+
+/* Without --restore-detached criu stays until the tree is gone. */
+static void wait_for_tree(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (waitpid(-1, NULL, __WALL) >= 0 || errno == EINTR)
+		;
+}
+
+int cmd_restore(const struct options *o)
+{
+	struct restore r = { .opts = o, .start_us = now_us() };
+
+	if (o->tree)
+		warn("--tree has no meaning at restore and is ignored");
+	int rc = steps_run("restore", restore_steps, ARRAY_SIZE(restore_steps), &r);
+	if (rc == 0 && stats_write_restore(&r) < 0)
+		warn("the restored tree runs, but its statistics could not be written");
+	snapshot_done(&r.snapshot);
+	arena_done(&r.arena);
+	if (rc < 0) {
+		error("Restoring FAILED.");
+		return 1;
+	}
+	info("Restore finished successfully. Tasks resumed.");
+	status_tell_ready(o);
+	if (!o->detach)
+		wait_for_tree();
+	return 0;
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FILES_CLASSES_H
+#define FILES_CLASSES_H
+
+struct file_class;
+
+extern const struct file_class regular_class;
+
+#endif

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Regular files, directories, and character devices like /dev/null: everything that its path
+ * opens again. Entry: reg_file_entry. What changed between dump and restore is recognised by
+ * size and mode, executables and libraries by the build id that their linker gave them.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/classes.h"
+#include "files/files.h"
+#include "files/regular.h"
+
+#define MEM_MAJOR    1 /* /dev/null, zero, full, random, urandom */
+#define NO_POS_FLAGS (O_PATH)
+
+static bool is_plain_device(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && major(st->st_rdev) == MEM_MAJOR;
+}
+
+static bool regular_match(const struct fd_probe *p)
+{
+	return S_ISREG(p->st.st_mode) || S_ISDIR(p->st.st_mode) || is_plain_device(&p->st) ||
+	       (S_ISLNK(p->st.st_mode) && p->info.flags & O_PATH);
+}
+
+/* Copies the build id of the notes in [at, at + size) of the file. Returns its words. */
+static size_t build_id_in_notes(int fd, uint64_t at, uint64_t size, struct arena *a, uint32_t **ret)
+{
+	uint8_t notes[4096];
+
+	size = min(size, (uint64_t)sizeof(notes));
+	if (pread_all(fd, notes, size, at) < 0)
+		return 0;
+	for (size_t pos = 0; pos + sizeof(Elf64_Nhdr) <= size;) {
+		Elf64_Nhdr n;
+
+		memcpy(&n, notes + pos, sizeof(n));
+		uint64_t name = (n.n_namesz + 3ull) & ~3ull, desc = (n.n_descsz + 3ull) & ~3ull;
+		uint64_t data = pos + sizeof(n) + name;
+		if (data + desc > size)
+			return 0;
+		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 &&
+		    !memcmp(notes + pos + sizeof(n), "GNU", 4) && n.n_descsz) {
+			*ret = arena_alloc(a, desc);
+			memcpy(*ret, notes + data, n.n_descsz);
+			return desc / 4;
+		}
+		pos = data + desc;
+	}
+	return 0;
+}
+
+/* The build id of an ELF file as 32-bit words, 0 of them if it has none. */
+static size_t read_build_id(int fd, struct arena *a, uint32_t **ret)
+{
+	Elf64_Ehdr h;
+	Elf64_Phdr ph[64];
+
+	if (pread_all(fd, &h, sizeof(h), 0) < 0 || memcmp(h.e_ident, ELFMAG, SELFMAG) ||
+	    h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_phentsize != sizeof(ph[0]) ||
+	    h.e_phnum > ARRAY_SIZE(ph) ||
+	    pread_all(fd, ph, h.e_phnum * sizeof(ph[0]), h.e_phoff) < 0)
+		return 0;
+	for (unsigned i = 0; i < h.e_phnum; i++) {
+		size_t n = ph[i].p_type == PT_NOTE
+				   ? build_id_in_notes(fd, ph[i].p_offset, ph[i].p_filesz, a, ret)
+				   : 0;
+		if (n)
+			return n;
+	}
+	return 0;
+}
+
+/* Only programs and libraries have a build id: those that may be executed or are so named. */
+static bool may_have_build_id(const RegFileEntry *e)
+{
+	return S_ISREG(e->mode) && (e->mode & 0111 || strstr(e->name, ".so"));
+}
+
+/* Later than the rest, when nobody waits for us: the file is that of the path, or a blocker. */
+void regular_add_build_id(struct dump *d, FileEntry *e)
+{
+	struct stat st;
+
+	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg))
+		return;
+	autoclose int fd = open(e->reg->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		e->reg->n_build_id = read_build_id(fd, &d->arena, &e->reg->build_id);
+}
+
+/* True if the path leads to this very file, so that a restore can open it. */
+static bool is_reachable(const char *path, const struct stat *st)
+{
+	struct stat now;
+
+	return path[0] == '/' && fstatat(AT_FDCWD, path, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       now.st_dev == st->st_dev && now.st_ino == st->st_ino;
+}
+
+/* A file of /proc/PID can only be opened again when that process is there again. */
+static bool is_of_a_task(const char *path)
+{
+	return !strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9';
+}
+
+int regular_entry(struct dump *d, const char *who, const char *path, const struct stat *st,
+		  int flags, int64_t pos, FileEntry *e)
+{
+	RegFileEntry *reg = MESSAGE(&d->arena, RegFileEntry, reg_file_entry);
+
+	if (!strncmp(path, "/memfd:", 7)) {
+		dump_block(d, "%s: %s is a memfd, which this version cannot dump", who, path);
+	} else if (!is_reachable(path, st)) {
+		dump_block(d,
+			   "%s: %s was deleted, replaced or is hidden by a mount; such files "
+			   "cannot be "
+			   "dumped by this version",
+			   who, path);
+	}
+	if (is_of_a_task(path))
+		dump_block(
+			d,
+			"%s: %s belongs to a process; such files cannot be dumped by this version",
+			who, path);
+	reg->id = e->id;
+	reg->flags = flags;
+	reg->pos = flags & NO_POS_FLAGS ? 0 : pos;
+	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	reg->name = arena_strdup(&d->arena, path);
+	reg->has_mode = true;
+	reg->mode = st->st_mode;
+	if (S_ISREG(st->st_mode)) {
+		reg->has_size = true;
+		reg->size = st->st_size;
+	}
+	e->type = FD_TYPES__REG;
+	e->reg = reg;
+	return 0;
+}
+
+static int regular_dump(struct dump *d, const struct fd_probe *p, FileEntry *e)
+{
+	char who[64];
+
+	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
+	return regular_entry(d, who, p->link, &p->st, p->info.flags & ~O_CLOEXEC, p->info.pos, e);
+}
+
+static int regular_check(const FileEntry *e)
+{
+	if (!e->reg || e->reg->id != e->id)
+		return refuse(EINVAL, "image files.img: file %#x: its entry does not fit its type",
+			      e->id);
+	if (e->reg->name[0] != '/')
+		return refuse(EINVAL, "image files.img: file %#x: its path \"%s\" is not absolute",
+			      e->id, e->reg->name);
+	return 0;
+}
+
+static bool has_same_build_id(struct restore *r, int fd, const RegFileEntry *e)
+{
+	uint32_t *words = NULL;
+	size_t n = read_build_id(fd, &r->arena, &words);
+
+	return n == e->n_build_id && !memcmp(words, e->build_id, n * sizeof(*words));
+}
+
+static int validate(struct restore *r, int fd, const RegFileEntry *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fail(errno, "file %s: stat", e->name);
+	if (e->has_mode && (st.st_mode ^ e->mode) & S_IFMT)
+		return refuse(EINVAL,
+			      "file %s: it is of another kind than at dump (mode %#o, then %#o)",
+			      e->name, st.st_mode, e->mode);
+	if (e->has_mode && !r->opts->skip_rwx_check && (st.st_mode ^ e->mode) & 07777)
+		return refuse(
+			EINVAL,
+			"file %s: its permissions are %#o, at dump %#o; to restore all the same "
+			"give --skip-file-rwx-check",
+			e->name, st.st_mode & 07777, e->mode & 07777);
+	if (e->has_size && (uint64_t)st.st_size != e->size)
+		return refuse(EINVAL,
+			      "file %s: its size is %lld, at dump %lld; put the old content back",
+			      e->name, (long long)st.st_size, (long long)e->size);
+	if (r->opts->file_validation == VALIDATE_BUILDID && e->n_build_id && !(e->flags & O_PATH) &&
+	    !has_same_build_id(r, fd, e))
+		return refuse(EINVAL,
+			      "file %s: its build id differs from that at dump: it is another "
+			      "program; put the old one back",
+			      e->name);
+	return 0;
+}
+
+/* Flags that would change the file or the open itself, and those that only dup sets. */
+#define OPEN_FLAGS_LEFT_OUT (O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | FASYNC)
+
+static int regular_open(struct restore *r, const FileEntry *entry)
+{
+	const RegFileEntry *e = entry->reg;
+	int flags = (e->flags & ~OPEN_FLAGS_LEFT_OUT) | O_CLOEXEC | O_NOCTTY;
+
+	/* A symbolic link can only be held by O_PATH; never follow one that took a file's place. */
+	if (e->has_mode && S_ISLNK(e->mode))
+		flags |= O_NOFOLLOW;
+	autoclose int fd = open(e->name, flags);
+	if (fd < 0)
+		return fail(errno, "file %s: open again", e->name);
+	int rc = validate(r, fd, e);
+	if (rc < 0)
+		return rc;
+	if (!(e->flags & O_PATH) && e->pos && lseek(fd, e->pos, SEEK_SET) < 0)
+		return fail(errno, "file %s: seek to %lld", e->name, (long long)e->pos);
+	return take_fd(&fd);
+}
+
+const struct file_class regular_class = {
+	.name = "file",
+	.type = FD_TYPES__REG,
+	.match = regular_match,
+	.dump = regular_dump,
+	.check = regular_check,
+	.open = regular_open,
+};

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Pagemaps: which pages an image holds, and where their bytes are. Page size is 4 KiB.
+ */
+#ifndef IMAGE_PAGEMAP_H
+#define IMAGE_PAGEMAP_H
+
+#include "image/image.h"
+
+#define PAGE_SHIFT_ 12
+#define PAGE_SIZE_  4096ull
+
+enum pagemap_flag {
+	PAGEMAP_PARENT = 1,  /* the bytes are in the parent image */
+	PAGEMAP_LAZY = 2,    /* they may be fetched later */
+	PAGEMAP_PRESENT = 4, /* they are in the pages file */
+};
+
+/* Pages with their bytes one after the other in a file. */
+struct page_run {
+	uint64_t vaddr;
+	uint64_t pages;
+	int fd;		 /* owned by the pagemap_set */
+	uint64_t offset; /* in the file */
+};
+
+/* All runs of one object by address, parents resolved. */
+struct pagemap {
+	struct page_run *run;
+	size_t n;
+};
+
+/* The pages files that runs refer to. */
+struct pagemap_set {
+	struct arena *arena;
+	int *fds;
+	size_t n_fds;
+};
+
+/*
+ * Reads the pagemap of a task (IMG_PAGEMAP) or a shared segment (IMG_SHMEM_PAGEMAP) and follows
+ * `parent` links for what an incremental image left out. Checks order, overlap, and that all
+ * bytes are inside their files. Returns 1, 0 if there is none, or an error that is reported.
+ */
+int pagemap_read(struct pagemap_set *set, int dirfd, enum image_type type, unsigned long id,
+		 struct pagemap *ret);
+void pagemap_set_done(struct pagemap_set *set);
+
+/* Writes a pagemap whose runs are all present, in order, in pages file pages_id. */
+int pagemap_write(struct image_dir *d, enum image_type type, unsigned long id, uint32_t pages_id,
+		  const struct page_run *run, size_t n);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Kernel interfaces newer than the headers of the oldest distribution that we build on. Each
+ * names the version that brought it.
+ */
+#ifndef KERNEL_ABI_H
+#define KERNEL_ABI_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+/* Linux 4.3 */
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+
+/* Linux 5.13; C libraries name the structure differently. */
+#define ABI_PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+struct abi_rseq_configuration {
+	uint64_t rseq_abi_pointer;
+	uint32_t rseq_abi_size;
+	uint32_t signature;
+	uint32_t flags;
+	uint32_t pad;
+};
+
+/* struct rseq: the pointer to the critical section stands behind two CPU numbers. */
+#define RSEQ_CS_OFFSET 8
+#ifndef RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL
+#define RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL 2u
+#endif
+
+#define PF_KTHREAD 0x00200000
+
+/* Linux 6.7: PAGEMAP_SCAN, Documentation/admin-guide/mm/pagemap.rst */
+struct abi_pm_scan_arg {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;
+	uint64_t vec;
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+
+struct abi_page_region {
+	uint64_t start;
+	uint64_t end;
+	uint64_t categories;
+};
+
+#define ABI_PAGEMAP_SCAN       _IOWR('f', 16, struct abi_pm_scan_arg)
+#define ABI_PAGE_IS_WPALLOWED  (1u << 0)
+#define ABI_PAGE_IS_WRITTEN    (1u << 1)
+#define ABI_PAGE_IS_FILE       (1u << 2)
+#define ABI_PAGE_IS_PRESENT    (1u << 3)
+#define ABI_PAGE_IS_SWAPPED    (1u << 4)
+#define ABI_PAGE_IS_PFNZERO    (1u << 5)
+#define ABI_PAGE_IS_HUGE       (1u << 6)
+#define ABI_PAGE_IS_SOFT_DIRTY (1u << 7)
+#define ABI_PAGE_IS_GUARD      (1u << 8) /* 6.15 */
+
+#endif

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Filling memory at restore. Few pages: process_vm_writev from a buffer. Many: UFFDIO_COPY, the
+ * fastest way there is (it never clears a page that is written over), by two threads. Pages over
+ * private files cannot be filled by userfaultfd and always go the first way.
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "base/progress.h"
+#include "mem/mem.h"
+#include "model/vma.h"
+
+#define BUFFER	     (256u << 10)
+#define UFFD_FROM    (256u << 10) /* bytes */
+#define THREADS_FROM (16ull << 20)
+#define N_WORKERS    2
+
+/* Pages with one source and one method. */
+struct piece {
+	uint64_t addr, size;
+	int fd;
+	uint64_t offset;
+	bool by_uffd;
+};
+
+struct fill {
+	struct restore *r;
+	struct restore_task *t;
+	struct piece *pieces;
+	size_t n_pieces;
+	uint64_t total;
+	/* shared by the workers */
+	pthread_mutex_t lock;
+	size_t next; /* piece, and position in it */
+	uint64_t next_pos;
+	uint64_t done;
+	int error;
+	const char *what;
+};
+
+static uint64_t total_pages(const struct restore_task *t)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < t->image->pages.n; i++)
+		n += t->image->pages.run[i].pages;
+	return n;
+}
+
+bool mem_wants_uffd(const struct restore_task *t)
+{
+	return total_pages(t) * PAGE_SIZE_ >= UFFD_FROM;
+}
+
+static bool is_filled(const VmaEntry *v)
+{
+	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
+}
+
+/* Cuts the runs of the image at the borders of mappings. */
+static void cut_pieces(struct fill *f)
+{
+	const MmEntry *mm = f->t->image->mm;
+	const struct pagemap *pages = &f->t->image->pages;
+	size_t v = 0;
+
+	for (size_t i = 0; i < pages->n; i++) {
+		const struct page_run *run = &pages->run[i];
+		uint64_t pos = run->vaddr, end = pos + run->pages * PAGE_SIZE_;
+
+		while (pos < end) {
+			while (mm->vmas[v]->end <= pos)
+				v++;
+			uint64_t stop = min(end, mm->vmas[v]->end);
+			if (is_filled(mm->vmas[v])) {
+				*ARENA_PUSH(&f->r->arena, f->pieces, f->n_pieces) = (struct piece){
+					.addr = pos,
+					.size = stop - pos,
+					.fd = run->fd,
+					.offset = run->offset + (pos - run->vaddr),
+					.by_uffd = f->t->uffd >= 0 &&
+						   mm->vmas[v]->status & VMA_ANON_PRIVATE,
+				};
+				f->total += stop - pos;
+			}
+			pos = stop;
+		}
+	}
+}
+
+static int write_memory(struct fill *f, const struct piece *p, void *data)
+{
+	uint64_t pos = 0;
+
+	while (pos < p->size) {
+		struct iovec local = { (uint8_t *)data + pos, p->size - pos };
+		struct iovec remote = { (void *)(p->addr + pos), p->size - pos };
+		ssize_t n = process_vm_writev(f->t->pid, &local, 1, &remote, 1, 0);
+
+		if (n <= 0)
+			return n ? -errno : -EFAULT;
+		pos += n;
+	}
+	return 0;
+}
+
+static int copy_by_uffd(struct fill *f, const struct piece *p, void *data)
+{
+	uint64_t pos = 0;
+
+	while (pos < p->size) {
+		struct uffdio_copy c = {
+			.dst = p->addr + pos,
+			.src = (uint64_t)data + pos,
+			.len = p->size - pos,
+			.mode = UFFDIO_COPY_MODE_DONTWAKE,
+		};
+
+		if (ioctl(f->t->uffd, UFFDIO_COPY, &c) == 0)
+			return 0;
+		if (errno != EAGAIN)
+			return -errno;
+		pos += c.copy > 0 ? c.copy : 0;
+	}
+	return 0;
+}
+
+static int fill_piece(struct fill *f, const struct piece *p, void *buffer, const char **what)
+{
+	*what = "read pages";
+	int rc = pread_all(p->fd, buffer, p->size, p->offset);
+	if (rc < 0)
+		return rc;
+	*what = p->by_uffd ? "fill memory by UFFDIO_COPY" : "fill memory by process_vm_writev";
+	return p->by_uffd ? copy_by_uffd(f, p, buffer) : write_memory(f, p, buffer);
+}
+
+/* Takes the next work of at most one buffer. False when there is none or another worker failed. */
+static bool take_piece(struct fill *f, struct piece *ret)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&f->lock);
+	if (!f->error && f->next < f->n_pieces) {
+		const struct piece *p = &f->pieces[f->next];
+
+		*ret = *p;
+		ret->addr += f->next_pos;
+		ret->offset += f->next_pos;
+		ret->size = min(p->size - f->next_pos, (uint64_t)BUFFER);
+		f->next_pos += ret->size;
+		f->done += ret->size;
+		if (f->next_pos == p->size) {
+			f->next++;
+			f->next_pos = 0;
+		}
+		any = true;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return any;
+}
+
+static void set_error(struct fill *f, int error, const char *what)
+{
+	pthread_mutex_lock(&f->lock);
+	if (!f->error) {
+		f->error = error;
+		f->what = what;
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void work(struct fill *f, struct progress *progress, size_t buffer_size)
+{
+	autofree void *memory = xmalloc(buffer_size);
+	struct piece p;
+
+	while (take_piece(f, &p)) {
+		const char *what;
+		int rc = fill_piece(f, &p, memory, &what);
+
+		if (rc < 0)
+			set_error(f, -rc, what);
+		if (progress) {
+			progress->done = f->done;
+			progress_add(progress, 0);
+			if (engine_check(&f->r->engine) < 0)
+				set_error(f, EINTR, "go on");
+		}
+	}
+}
+
+static void *worker_main(void *arg)
+{
+	work(arg, NULL, BUFFER);
+	return NULL;
+}
+
+static int register_uffd(struct fill *f)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+
+	if (ioctl(f->t->uffd, UFFDIO_API, &api) < 0)
+		return fail(errno, "pid %d: start its userfaultfd", f->t->pid);
+	const MmEntry *mm = f->t->image->mm;
+	size_t v = 0;
+	for (size_t i = 0; i < f->n_pieces; i++) {
+		if (!f->pieces[i].by_uffd || (i && f->pieces[i].addr < mm->vmas[v]->end))
+			continue;
+		while (mm->vmas[v]->end <= f->pieces[i].addr)
+			v++;
+		struct uffdio_register reg = {
+			.range = { mm->vmas[v]->start, mm->vmas[v]->end - mm->vmas[v]->start },
+			.mode = UFFDIO_REGISTER_MODE_MISSING,
+		};
+		if (ioctl(f->t->uffd, UFFDIO_REGISTER, &reg) < 0)
+			return fail(errno, "pid %d: watch %#lx-%#lx by userfaultfd", f->t->pid,
+				    (long)mm->vmas[v]->start, (long)mm->vmas[v]->end);
+	}
+	return 0;
+}
+
+int mem_fill(struct restore *r, struct restore_task *t)
+{
+	struct fill f = { .r = r, .t = t, .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct progress progress;
+	pthread_t second;
+	int rc = 0;
+
+	cut_pieces(&f);
+	if (!f.n_pieces)
+		return 0;
+	if (t->uffd >= 0)
+		rc = register_uffd(&f);
+	if (rc < 0)
+		return rc;
+	progress_begin(&progress, "restore: memory", f.total);
+	bool has_second =
+		f.total >= THREADS_FROM && pthread_create(&second, NULL, worker_main, &f) == 0;
+	work(&f, &progress, min(f.total, (uint64_t)BUFFER));
+	if (has_second)
+		pthread_join(second, NULL);
+	progress_end(&progress);
+	r->stats.pages_restored += f.total / PAGE_SIZE_;
+	return f.error ? fail(f.error, "pid %d: %s", t->pid, f.what) : 0;
+}

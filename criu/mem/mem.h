@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Address spaces: what is mapped, the pages, and how both come back. */
+#ifndef MEM_MEM_H
+#define MEM_MEM_H
+
+#include "model/dump.h"
+#include "model/restore.h"
+
+/* Finds a file's id for a mapping; what the caller of mem_collect brings along (files/). */
+typedef int (*mem_file_id_fn)(struct dump *d, struct dump_task *t, const char *link, int flags,
+			      const char *what, uint32_t *ret_id);
+
+/* Reads the task's mappings (into t->maps) and makes its mm entry, all but the break. */
+int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id);
+
+/* Finds the pages that have to be stored. The task is stopped. */
+int mem_collect_pages(struct dump *d, struct dump_task *t);
+
+/*
+ * Saves the pages, leaving out those that are zero: few are copied into our memory, so that the
+ * task need not stay stopped while a file is written; many go to pages-ID.img at once.
+ */
+int mem_save_pages(struct dump *d, struct dump_task *t);
+
+/* Writes mm-PID.img, pagemap-PID.img and the pages that are held. */
+int mem_write_images(struct dump *d, struct dump_task *t);
+
+/*
+ * Restore, in this order, all but mem_fill by programs in the blank task:
+ *   mem_choose      addresses that are free in criu and in all tasks, for the shared region and
+ *                   for the vDSO while it waits
+ *   mem_add_strip   unmap everything else
+ *   mem_add_layout  set the fields of the mm, vDSO into place, map everything
+ *   mem_fill        pages, from criu; needs a userfaultfd of the task, or -1
+ *   mem_add_finish  final protections, locks and advice
+ */
+int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size);
+void mem_add_strip(struct restore *r, struct program *p);
+int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p);
+int mem_fill(struct restore *r, struct restore_task *t);
+void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p);
+
+/* True if the task has enough pages for a userfaultfd to pay (see mem/fill.c). */
+bool mem_wants_uffd(const struct restore_task *t);
+
+#endif

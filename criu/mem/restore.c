@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Address spaces at restore. A blank task is a copy of criu: it is stripped to the shared region
+ * and the vDSO, then gets its own mappings. Everything but the pages is done by programs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+#include "mem/mem.h"
+#include "mem/vdso.h"
+#include "model/vma.h"
+
+#define TASK_END 0x7ffffffff000ull
+
+/* All mappings that the region may not touch, as one list by address. */
+static int by_start(const void *a, const void *b)
+{
+	const struct mapping *x = a, *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+static void merge(struct maps *maps)
+{
+	size_t n = 0;
+
+	qsort(maps->m, maps->n, sizeof(*maps->m), by_start);
+	for (size_t i = 0; i < maps->n; i++) {
+		if (n && maps->m[i].start <= maps->m[n - 1].end)
+			maps->m[n - 1].end = max(maps->m[n - 1].end, maps->m[i].end);
+		else
+			maps->m[n++] = maps->m[i];
+	}
+	maps->n = n;
+}
+
+int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size)
+{
+	struct maps all = { 0 };
+	size_t n = r->own_maps.n;
+
+	for (size_t i = 0; i < r->snapshot.n_tasks; i++)
+		n += r->snapshot.tasks[i].mm ? r->snapshot.tasks[i].mm->n_vmas : 0;
+	all.m = arena_array(&r->arena, struct mapping, n);
+	memcpy(all.m, r->own_maps.m, r->own_maps.n * sizeof(*all.m));
+	all.n = r->own_maps.n;
+	for (size_t i = 0; i < r->snapshot.n_tasks; i++) {
+		const MmEntry *mm = r->snapshot.tasks[i].mm;
+
+		for (size_t j = 0; mm && j < mm->n_vmas; j++)
+			all.m[all.n++] = (struct mapping){ .start = mm->vmas[j]->start,
+							   .end = mm->vmas[j]->end };
+	}
+	merge(&all);
+	*ret_region = maps_hole(&all, region_size + VDSO_ROOM);
+	if (!*ret_region)
+		return refuse(ENOMEM,
+			      "there is no hole of %zu KiB that is free in all address spaces",
+			      region_size >> 10);
+	r->vdso_tmp = *ret_region + region_size;
+	return 0;
+}
+
+static void add_unmap(struct program *p, uint64_t start, uint64_t end)
+{
+	if (start < end)
+		CALL(p, "unmap what criu had", SYS_munmap, start, end - start);
+}
+
+void mem_add_strip(struct restore *r, struct program *p)
+{
+	uint64_t pos = 0;
+	/* What stays, by address: the region, and the vDSO in its waiting place behind it. */
+	uint64_t start = r->region.raddr, end = r->vdso_tmp + VDSO_ROOM;
+
+	vdso_add_park(r, p);
+	add_unmap(p, pos, start);
+	add_unmap(p, end, TASK_END);
+}
+
+static void add_mm_fields(struct restore *r, struct restore_task *t, struct program *p)
+{
+	const MmEntry *mm = t->image->mm;
+	struct prctl_mm_map map = {
+		.start_code = mm->mm_start_code,
+		.end_code = mm->mm_end_code,
+		.start_data = mm->mm_start_data,
+		.end_data = mm->mm_end_data,
+		.start_brk = mm->mm_start_brk,
+		.brk = mm->mm_brk,
+		.start_stack = mm->mm_start_stack,
+		.arg_start = mm->mm_arg_start,
+		.arg_end = mm->mm_arg_end,
+		.env_start = mm->mm_env_start,
+		.env_end = mm->mm_env_end,
+		.auxv_size = mm->n_mm_saved_auxv * sizeof(uint64_t),
+		.exe_fd = files_fd(r, mm->exe_file_id),
+	};
+	void *auxv = program_data(p, mm->mm_saved_auxv, map.auxv_size);
+
+	if (!auxv)
+		return;
+	map.auxv = (void *)program_raddr(p, auxv);
+	void *room = program_data(p, &map, sizeof(map));
+	if (room)
+		CALL(p, "set the fields of the mm and the executable (PR_SET_MM_MAP)", SYS_prctl,
+		     PR_SET_MM, PR_SET_MM_MAP, program_raddr(p, room), sizeof(map), 0);
+}
+
+/* Does the image have pages for [start, end)? i is a cursor for ascending questions. */
+static bool has_pages(const struct pagemap *pages, uint64_t start, uint64_t end, size_t *i)
+{
+	while (*i < pages->n && pages->run[*i].vaddr + pages->run[*i].pages * PAGE_SIZE_ <= start)
+		(*i)++;
+	return *i < pages->n && pages->run[*i].vaddr < end;
+}
+
+static bool is_mapped_here(const VmaEntry *v)
+{
+	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
+}
+
+static void add_map(struct restore *r, struct program *p, const VmaEntry *v, bool is_filled)
+{
+	int flags = (v->flags &
+		     (MAP_PRIVATE | MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)) |
+		    MAP_FIXED_NOREPLACE;
+	bool is_file = v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED);
+	int fd = is_file ? files_fd(r, v->shmid) : -1;
+
+	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
+	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, is_file ? v->pgoff : 0);
+}
+
+int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
+{
+	size_t cursor = 0;
+
+	/* While nothing maps an executable: the kernel refuses to change it later. */
+	add_mm_fields(r, t, p);
+	int rc = vdso_add_place(r, t, p);
+	for (size_t i = 0; rc == 0 && i < t->image->mm->n_vmas; i++) {
+		const VmaEntry *v = t->image->mm->vmas[i];
+
+		if (is_mapped_here(v))
+			add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
+	}
+	return rc;
+}
+
+static void add_advice(struct program *p, const VmaEntry *v)
+{
+	for (unsigned advice = 0; advice < 64; advice++)
+		if (v->madv >> advice & 1)
+			CALL(p, "advise about memory", SYS_madvise, v->start, v->end - v->start,
+			     advice);
+}
+
+void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p)
+{
+	size_t cursor = 0;
+
+	(void)r;
+	for (size_t i = 0; i < t->image->mm->n_vmas; i++) {
+		const VmaEntry *v = t->image->mm->vmas[i];
+
+		if (!is_mapped_here(v))
+			continue;
+		if (!(v->prot & PROT_WRITE) &&
+		    has_pages(&t->image->pages, v->start, v->end, &cursor))
+			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
+			     v->prot);
+		if (v->has_madv)
+			add_advice(p, v);
+		if (v->flags & MAP_LOCKED)
+			CALL(p, "lock memory", SYS_mlock2, v->start, v->end - v->start,
+			     v->has_lock_onfault && v->lock_onfault ? MLOCK_ONFAULT : 0);
+	}
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What one dump knows. The messages that will be written are the model: there is no second set
+ * of structures for the same facts.
+ */
+#ifndef MODEL_DUMP_H
+#define MODEL_DUMP_H
+
+#include <sys/uio.h>
+
+#include "image/image.h"
+#include "image/messages.h"
+#include "image/pagemap.h"
+#include "model/options.h"
+#include "proc/maps.h"
+#include "remote/inject.h"
+#include "remote/tree.h"
+
+struct file_table; /* files/ */
+
+struct dump_thread {
+	struct thread *thread;
+	struct proc_status status;
+	CoreEntry *core;
+};
+
+struct dump_task {
+	struct process *process;
+	struct maps maps; /* with VmFlags */
+	struct dump_thread *threads;
+	size_t n_threads; /* 0 for a zombie */
+	struct inject in;
+	bool has_entered; /* in is to be left */
+	PstreeEntry *pstree;
+	TaskKobjIdsEntry *ids;
+	MmEntry *mm;
+	FsEntry *fs;
+	FdinfoEntry **fds;
+	size_t n_fds;
+	struct page_run *runs; /* pages in the image, by address */
+	size_t n_runs;
+	uint32_t pages_id;
+	bool is_held;
+	struct iovec *held; /* their bytes, if they are written only after the tree is let go */
+	size_t n_held;
+};
+
+struct dump_stats {
+	uint64_t freezing_us, frozen_us, memdump_us, memwrite_us;
+	uint64_t pages_scanned, pages_written;
+};
+
+struct dump {
+	const struct options *opts;
+	struct arena arena;
+	struct engine engine;
+	struct tree tree;
+	struct image_dir images;
+	struct dump_task *tasks; /* parents before children, as in the tree */
+	size_t n_tasks;
+	FileEntry **files; /* open file descriptions, mapped files, executables */
+	size_t n_files;
+	struct file_table *file_table;
+	const char **blockers;
+	size_t n_blockers;
+	struct dump_stats stats;
+	size_t n_cpus; /* online */
+	uint64_t held_bytes;
+	uint64_t freeze_start_us;
+};
+
+/*
+ * Notes something that prevents the dump: object, reason, and the option or deed that helps. The
+ * dump goes on to find all of them and fails at its step `judge`.
+ */
+void dump_block(struct dump *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

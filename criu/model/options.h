@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the user asked for. Filled once, then const. */
+#ifndef MODEL_OPTIONS_H
+#define MODEL_OPTIONS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum file_validation {
+	VALIDATE_FILESIZE,
+	VALIDATE_BUILDID,
+};
+
+struct options {
+	const char *command;
+	char **args; /* behind the command; NULL-terminated */
+	int n_args;
+	int tree;
+	const char *images_dir;
+	const char *work_dir;
+	const char *log_file;
+	int verbosity;
+	bool log_pid;
+	bool leave_stopped;
+	bool leave_running;
+	bool dry_run;
+	bool detach;
+	bool sibling;
+	bool shell_job;
+	const char *pidfile;
+	int timeout; /* seconds; 0: none */
+	bool display_stats;
+	int status_fd; /* -1: none */
+	bool skip_rwx_check;
+	int file_validation; /* enum file_validation */
+};
+
+enum options_result {
+	OPTIONS_OK,
+	OPTIONS_HELP,	 /* print the usage to stdout, exit 0 */
+	OPTIONS_VERSION, /* print the version, exit 0 */
+	OPTIONS_BAD,	 /* what is wrong was printed to stderr, exit 1 */
+};
+
+/*
+ * Parses the command line; strings stay in argv. Options may stand before or behind the command;
+ * --help anywhere wins. Descriptors given to --close are closed here.
+ */
+enum options_result options_parse(int argc, char **argv, struct options *ret);
+
+/* Prints the options, one line each, to stdout. */
+void options_help(void);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What one restore knows: the snapshot that was loaded, and the tasks that come out of it. */
+#ifndef MODEL_RESTORE_H
+#define MODEL_RESTORE_H
+
+#include "model/options.h"
+#include "model/snapshot.h"
+#include "proc/task.h"
+#include "remote/inject.h"
+
+/* The credentials that a blank task has: criu's. */
+struct own_creds {
+	struct proc_status status;
+	int securebits;
+	unsigned last_cap;
+};
+
+struct restore_thread {
+	const CoreEntry *core;
+	pid_t tid;
+	struct worker worker;
+	bool exists;
+};
+
+struct restore_task {
+	const struct snapshot_task *image;
+	struct restore_task *parent; /* NULL for the root */
+	struct restore_thread *threads;
+	size_t n_threads;
+	pid_t pid;
+	int uffd; /* its userfaultfd while memory is filled; -1: none */
+	bool is_zombie;
+	bool is_gone; /* a zombie that has died */
+	bool can_raise_limits;
+};
+
+struct restore_stats {
+	uint64_t forking_us, restore_us;
+	uint64_t pages_restored;
+};
+
+struct restore {
+	const struct options *opts;
+	struct arena arena;
+	struct engine engine;
+	struct snapshot snapshot;
+	struct restore_task *tasks;
+	size_t n_tasks;
+	struct own_creds own_creds;
+	struct maps own_maps; /* of criu, so of every blank task */
+	struct region region; /* shared by criu and all tasks, at the same address */
+	uint64_t vdso_tmp;    /* where the vDSO of blank tasks waits */
+	int *file_fds;	      /* by index of snapshot.files: descriptor in criu, or -1 */
+	uint8_t *fd_is_used;  /* by number: some task has it */
+	size_t n_fd_is_used;
+	int next_fd; /* where the search for an unused number goes on */
+	bool has_pidfile;
+	struct restore_stats stats;
+	uint64_t start_us;
+};
+
+#endif

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Loading a checkpoint: parse everything, then check everything that another part of the
+ * restore relies on. Nothing behind this file looks at an image with distrust.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "model/snapshot.h"
+#include "model/vma.h"
+
+#define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
+#define ADDRESS_LIMIT 0x7ffffffff000ull
+#define TASKS_MAX     100000
+
+static int load_inventory(struct snapshot *s, int dirfd)
+{
+	int rc = image_read_one(dirfd, IMG_INVENTORY, 0, &s->arena, &s->inventory);
+
+	if (rc < 0)
+		return rc;
+	if (rc == 0)
+		return refuse(ENOENT,
+			      "image inventory.img is missing: the directory given by --images-dir "
+			      "holds no finished dump");
+	if (s->inventory->img_version != 1 && s->inventory->img_version != 2)
+		return refuse(EINVAL,
+			      "image inventory.img: version %u of the format is not supported",
+			      s->inventory->img_version);
+	if (!s->inventory->has_fdinfo_per_id || !s->inventory->fdinfo_per_id)
+		return refuse(EINVAL,
+			      "image inventory.img: the images are of a version that is too old");
+	return 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	uint32_t x = (*(FileEntry *const *)a)->id, y = (*(FileEntry *const *)b)->id;
+
+	return (x > y) - (x < y);
+}
+
+static int load_files(struct snapshot *s, int dirfd)
+{
+	struct image_in in;
+	FileEntry *e;
+	int rc = image_open(&in, dirfd, IMG_FILES, 0);
+
+	if (rc == 0)
+		return refuse(ENOENT, "image files.img is missing");
+	if (rc < 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, s->files, s->n_files) = e;
+	image_close(&in);
+	if (rc < 0)
+		return rc;
+	if (s->n_files)
+		qsort(s->files, s->n_files, sizeof(*s->files), by_id);
+	for (size_t i = 1; i < s->n_files; i++)
+		if (s->files[i]->id == s->files[i - 1]->id)
+			return refuse(EINVAL, "image files.img: two files have the id %#x",
+				      s->files[i]->id);
+	return 0;
+}
+
+int snapshot_file(const struct snapshot *s, uint32_t id)
+{
+	size_t lo = 0, hi = s->n_files;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (s->files[mid]->id == id)
+			return mid;
+		if (s->files[mid]->id < id)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return -1;
+}
+
+static int find_task(const struct snapshot *s, uint32_t pid)
+{
+	for (size_t i = 0; i < s->n_tasks; i++)
+		if (s->tasks[i].pstree->pid == pid)
+			return i;
+	return -1;
+}
+
+static int check_pstree(const struct snapshot *s, struct snapshot_task *t, const PstreeEntry *e)
+{
+	if (!e->pid || e->pid > PID_LIMIT || !e->n_threads || e->threads[0] != e->pid)
+		return refuse(EINVAL, "image pstree.img: pid %u: its entry makes no sense", e->pid);
+	for (size_t i = 0; i < e->n_threads; i++)
+		if (!e->threads[i] || e->threads[i] > PID_LIMIT)
+			return refuse(EINVAL, "image pstree.img: pid %u: a thread has the id %u",
+				      e->pid, e->threads[i]);
+	t->parent = e->ppid ? find_task(s, e->ppid) : -1;
+	if (!s->n_tasks == (t->parent >= 0) || (s->n_tasks && t->parent < 0))
+		return refuse(EINVAL, "image pstree.img: pid %u: its parent %u is not in the tree",
+			      e->pid, e->ppid);
+	return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int check_unique_ids(struct snapshot *s)
+{
+	size_t n = 0, k = 0;
+
+	for (size_t i = 0; i < s->n_tasks; i++)
+		n += s->tasks[i].pstree->n_threads;
+	uint32_t *ids = arena_array(&s->arena, uint32_t, n);
+	for (size_t i = 0; i < s->n_tasks; i++)
+		for (size_t j = 0; j < s->tasks[i].pstree->n_threads; j++)
+			ids[k++] = s->tasks[i].pstree->threads[j];
+	qsort(ids, n, sizeof(*ids), by_number);
+	for (size_t i = 1; i < n; i++)
+		if (ids[i] == ids[i - 1])
+			return refuse(EINVAL, "image pstree.img: the id %u is used twice", ids[i]);
+	return 0;
+}
+
+static int load_pstree(struct snapshot *s, int dirfd)
+{
+	struct image_in in;
+	PstreeEntry *e;
+	int rc = image_open(&in, dirfd, IMG_PSTREE, 0);
+
+	if (rc == 0)
+		return refuse(ENOENT, "image pstree.img is missing");
+	while (rc > 0 && (rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
+		struct snapshot_task t = { .pstree = e };
+
+		rc = s->n_tasks < TASKS_MAX ? check_pstree(s, &t, e)
+					    : refuse(EINVAL, "image pstree.img: too many tasks");
+		if (rc < 0)
+			break;
+		*ARENA_PUSH(&s->arena, s->tasks, s->n_tasks) = t;
+		rc = 1;
+	}
+	image_close(&in);
+	if (rc < 0)
+		return rc;
+	if (!s->n_tasks)
+		return refuse(EINVAL, "image pstree.img: there is no task in it");
+	return check_unique_ids(s);
+}
+
+static int check_thread_core(const CoreEntry *c, uint32_t tid)
+{
+	const ThreadCoreEntry *t = c->thread_core;
+
+	if (!t)
+		return refuse(EINVAL, "image core-%u.img: what belongs to the thread is missing",
+			      tid);
+	if (t->creds &&
+	    (t->creds->n_cap_inh > 2 || t->creds->n_cap_prm > 2 || t->creds->n_cap_eff > 2 ||
+	     t->creds->n_cap_bnd > 2 || t->creds->n_cap_amb > 2 || t->creds->n_groups > 65536))
+		return refuse(EINVAL, "image core-%u.img: its credentials make no sense", tid);
+	if (t->comm && strlen(t->comm) > 15)
+		return refuse(EINVAL, "image core-%u.img: its name is too long", tid);
+	return 0;
+}
+
+static int check_task_core(const CoreEntry *c, uint32_t pid)
+{
+	const TaskCoreEntry *t = c->tc;
+
+	if (!t)
+		return refuse(EINVAL, "image core-%u.img: what belongs to the process is missing",
+			      pid);
+	if (strlen(t->comm) > 64)
+		return refuse(EINVAL, "image core-%u.img: its name is too long", pid);
+	if (t->task_state < 1 || t->task_state > 3)
+		return refuse(EINVAL, "image core-%u.img: unknown task state %u", pid,
+			      t->task_state);
+	if (t->n_sigactions > 64 || (t->rlimits && t->rlimits->n_rlimits > 16) ||
+	    (t->has_stop_signo && t->stop_signo > 64))
+		return refuse(EINVAL, "image core-%u.img: signal actions or limits make no sense",
+			      pid);
+	if (t->timers && (!t->timers->real || !t->timers->virt || !t->timers->prof))
+		return refuse(EINVAL, "image core-%u.img: its timers are incomplete", pid);
+	return 0;
+}
+
+static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
+{
+	size_t n = t->pstree->n_threads;
+	int rc;
+
+	t->cores = arena_array(&s->arena, CoreEntry *, n);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t tid = t->pstree->threads[i];
+
+		rc = image_need_one(dirfd, IMG_CORE, tid, &s->arena, &t->cores[i]);
+		if (rc >= 0 && i == 0)
+			rc = check_task_core(t->cores[0], tid);
+		if (rc < 0)
+			return rc;
+		t->is_zombie = t->cores[0]->tc->task_state == 2;
+		if (i && (t->cores[i]->tc || t->cores[i]->ids || t->is_zombie))
+			return refuse(EINVAL,
+				      "image core-%u.img: it is not that of a second thread", tid);
+		rc = t->is_zombie ? 0 : check_thread_core(t->cores[i], tid);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int load_vmas_apart(struct snapshot *s, struct snapshot_task *t, int dirfd)
+{
+	struct image_in in;
+	VmaEntry *e;
+	int rc = image_open(&in, dirfd, IMG_VMAS, t->pstree->pid);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, t->mm->vmas, t->mm->n_vmas) = e;
+	image_close(&in);
+	return rc;
+}
+
+static int need_file(const struct snapshot *s, uint32_t pid, uint64_t id, const char *what)
+{
+	int i = id <= UINT32_MAX ? snapshot_file(s, id) : -1;
+
+	if (i < 0)
+		return refuse(EINVAL,
+			      "pid %u: its %s refers to the file %#lx, which files.img lacks", pid,
+			      what, (long)id);
+	if (s->files[i]->type != FD_TYPES__REG)
+		return refuse(EINVAL, "pid %u: its %s refers to the file %#lx, which is none", pid,
+			      what, (long)id);
+	return 0;
+}
+
+static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
+{
+	if (v->start % PAGE_SIZE_ || v->end % PAGE_SIZE_ || v->start >= v->end ||
+	    v->start < after || (v->end > ADDRESS_LIMIT && !(v->status & VMA_VSYSCALL)) ||
+	    v->pgoff % PAGE_SIZE_)
+		return refuse(EINVAL,
+			      "image mm-%u.img: the mapping %#lx-%#lx is out of order or range",
+			      pid, (long)v->start, (long)v->end);
+	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+		return need_file(s, pid, v->shmid, "mapping");
+	return 0;
+}
+
+static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
+{
+	uint32_t pid = t->pstree->pid;
+	uint64_t after = 0;
+	int rc = image_need_one(dirfd, IMG_MM, pid, &s->arena, &t->mm);
+
+	if (rc < 0)
+		return rc;
+	if (!t->mm->n_vmas)
+		rc = load_vmas_apart(s, t, dirfd);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < t->mm->n_vmas; i++) {
+		rc = check_vma(s, pid, t->mm->vmas[i], after);
+		if (rc < 0)
+			return rc;
+		after = t->mm->vmas[i]->end;
+	}
+	return need_file(s, pid, t->mm->exe_file_id, "executable");
+}
+
+/* Every run of pages has to lie in mappings of the task. */
+static int check_pages(const struct snapshot_task *t)
+{
+	size_t v = 0;
+
+	for (size_t i = 0; i < t->pages.n; i++) {
+		uint64_t pos = t->pages.run[i].vaddr,
+			 end = pos + t->pages.run[i].pages * PAGE_SIZE_;
+
+		while (pos < end) {
+			while (v < t->mm->n_vmas && t->mm->vmas[v]->end <= pos)
+				v++;
+			if (v == t->mm->n_vmas || t->mm->vmas[v]->start > pos)
+				return refuse(
+					EINVAL,
+					"image pagemap-%u.img: the page %#lx is in no mapping",
+					t->pstree->pid, (long)pos);
+			pos = min(end, t->mm->vmas[v]->end);
+		}
+	}
+	return 0;
+}
+
+static int by_fd(const void *a, const void *b)
+{
+	uint32_t x = (*(FdinfoEntry *const *)a)->fd, y = (*(FdinfoEntry *const *)b)->fd;
+
+	return (x > y) - (x < y);
+}
+
+static int load_fds(struct snapshot *s, struct snapshot_task *t, int dirfd)
+{
+	struct image_in in;
+	FdinfoEntry *e;
+	int rc = image_open(&in, dirfd, IMG_FDINFO, t->ids->files_id);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, t->fds, t->n_fds) = e;
+	image_close(&in);
+	if (rc < 0)
+		return rc;
+	if (t->n_fds)
+		qsort(t->fds, t->n_fds, sizeof(*t->fds), by_fd);
+	for (size_t i = 0; i < t->n_fds; i++) {
+		int f = snapshot_file(s, t->fds[i]->id);
+
+		if (t->fds[i]->fd > INT_MAX || (i && t->fds[i]->fd == t->fds[i - 1]->fd))
+			return refuse(EINVAL,
+				      "image %s: descriptor %u is there twice or out of range",
+				      in.name, t->fds[i]->fd);
+		if (f < 0 || s->files[f]->type != t->fds[i]->type)
+			return refuse(
+				EINVAL,
+				"image %s: descriptor %u refers to the file %#x, which files.img "
+				"lacks or has as another type",
+				in.name, t->fds[i]->fd, t->fds[i]->id);
+	}
+	return 0;
+}
+
+static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
+{
+	uint32_t pid = t->pstree->pid;
+	int rc = load_cores(s, t, dirfd);
+
+	if (rc < 0 || t->is_zombie)
+		return rc;
+	t->ids = t->cores[0]->ids;
+	if (!t->ids)
+		rc = image_need_one(dirfd, IMG_IDS, pid, &s->arena, &t->ids);
+	if (rc >= 0)
+		rc = load_mm(s, t, dirfd);
+	if (rc >= 0)
+		rc = image_need_one(dirfd, IMG_FS, pid, &s->arena, &t->fs);
+	if (rc >= 0)
+		rc = need_file(s, pid, t->fs->cwd_id, "working directory");
+	if (rc >= 0)
+		rc = need_file(s, pid, t->fs->root_id, "root directory");
+	if (rc >= 0)
+		rc = load_fds(s, t, dirfd);
+	if (rc >= 0)
+		rc = pagemap_read(&s->pages, dirfd, IMG_PAGEMAP, pid, &t->pages);
+	return rc < 0 ? rc : check_pages(t);
+}
+
+int snapshot_load(struct snapshot *s, int dirfd)
+{
+	*s = (struct snapshot){ 0 };
+	s->pages.arena = &s->arena;
+	int rc = load_inventory(s, dirfd);
+
+	if (rc >= 0)
+		rc = load_pstree(s, dirfd);
+	if (rc >= 0)
+		rc = load_files(s, dirfd);
+	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
+		rc = load_task(s, &s->tasks[i], dirfd);
+	if (rc >= 0 && s->tasks[0].is_zombie)
+		rc = refuse(EINVAL, "image pstree.img: the root %u is dead",
+			    s->tasks[0].pstree->pid);
+	return rc < 0 ? rc : 0;
+}
+
+void snapshot_done(struct snapshot *s)
+{
+	if (s->pages.arena)
+		pagemap_set_done(&s->pages);
+	arena_done(&s->arena);
+}

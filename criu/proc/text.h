@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Small pieces of text as /proc writes it. */
+#ifndef PROC_TEXT_H
+#define PROC_TEXT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Read a number at p. Return the first character behind it, or NULL if there is no digit or
+ * the number does not fit. */
+const char *text_hex(const char *p, uint64_t *ret);
+const char *text_dec(const char *p, uint64_t *ret);
+const char *text_oct(const char *p, uint64_t *ret);
+const char *text_int(const char *p, int64_t *ret); /* decimal with an optional minus sign */
+
+const char *text_skip_blanks(const char *p); /* spaces and tabs */
+
+/* If line is "name: value" returns value without leading blanks, else NULL. */
+const char *text_field(const char *line, const char *name);
+
+/* Ends the line with NUL in place of its newline. Returns the next line, or NULL. */
+char *text_cut_line(char *line);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What remote/ knows of a CPU. One folder below arch/ implements it; nothing else in the
+ * program names a register.
+ */
+#ifndef REMOTE_ARCH_H
+#define REMOTE_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+/* General registers as PTRACE_GETREGSET gives them. */
+struct regs {
+	struct user_regs_struct gp;
+};
+
+/* Floating-point and vector state: the XSAVE area in standard format (NT_X86_XSTATE). */
+#define XSTATE_MAX (16u << 10)
+struct xstate {
+	uint32_t size;
+	uint8_t *data; /* owned by an arena */
+};
+
+/*
+ * Where the CPU keeps the components of the extended state. Looked up once per run: the
+ * instruction that tells (CPUID) costs microseconds in a virtual machine.
+ */
+struct xstate_layout {
+	uint64_t features;	       /* that the CPU and the kernel have; bit N is component N */
+	uint16_t offset[20], size[20]; /* of the components from 2 on */
+};
+void xstate_layout_read(struct xstate_layout *ret);
+
+/* Registers of a stopped thread. Return 0 or -errno. */
+int regs_get(pid_t tid, struct regs *ret);
+int regs_set(pid_t tid, const struct regs *regs);
+
+/* Reads the extended state into buf of XSTATE_MAX bytes. Returns its size or -errno. */
+int xstate_get(pid_t tid, void *buf);
+int xstate_set(pid_t tid, const void *data, size_t size);
+
+/* Registers that run one system call at insn with the given stack pointer. */
+struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, long nr,
+			  const uint64_t arg[6]);
+int64_t regs_result(const struct regs *regs);
+
+/* Registers that enter the stub at entry with its slot. */
+struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot);
+
+uint64_t regs_pc(const struct regs *regs);
+void regs_set_pc(struct regs *regs, uint64_t pc);
+uint64_t regs_sp(const struct regs *regs);
+
+/* The number of the system call that the stop interrupted, or -1. */
+long regs_interrupted_call(const struct regs *regs);
+/* Says which call it really was, where the kernel has put restart_syscall in its place. */
+void regs_set_interrupted_call(struct regs *regs, long nr);
+
+/* Argument i of a system call. */
+uint64_t regs_argument(const struct regs *regs, int i);
+
+/*
+ * True if the interrupted call goes on from state that the kernel keeps for the thread
+ * (restart_syscall(2)). Loading a signal frame would lose that state: the call would fail.
+ */
+bool regs_need_restart_block(const struct regs *regs);
+
+/*
+ * Makes a call that a bare stop turns into EINTR (epoll_wait, sigtimedwait, ...) restart
+ * instead. The kernel still returns EINTR if a handler really runs. See signal(7).
+ */
+void regs_fix_resume(struct regs *regs);
+
+/*
+ * Makes an interrupted call be made again from its start, where the kernel's own restart state
+ * is not at hand (in images and signal frames). nanosleep goes on with the remaining
+ * time that the kernel stored for the caller.
+ */
+void regs_redo_call(struct regs *regs);
+
+/* True for 32-bit tasks, which cannot be handled. */
+bool regs_is_compat(const struct regs *regs);
+
+/*
+ * Signal frames: contexts that a task loads with rt_sigreturn, so that it finds back alone.
+ * frame_size: room for a frame with that extended state (0: none) at any address.
+ */
+size_t frame_size(const struct xstate_layout *l, const struct xstate *x);
+
+/*
+ * Builds in buf the frame that will stand at address at (16-byte aligned), with `restorer` as
+ * its return address: a `ret` with the stack pointer there loads regs, mask, and the extended
+ * state (x may be NULL: reset). Returns its size, or -EOPNOTSUPP if x cannot be in a frame.
+ */
+ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint64_t restorer,
+		    const struct regs *regs, const struct xstate *x, uint64_t mask);
+
+/*
+ * Finds in the code of a vDSO a system call instruction that reaches a return with no harm on
+ * the way. Returns its offset and sets *ret_pops to the bytes taken off the stack between;
+ * or -ENOENT.
+ */
+ssize_t find_call_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
+
+/* Any system call instruction. Offset or -ENOENT. */
+ssize_t find_syscall(const uint8_t *code, size_t size);
+
+/* The instructions by which a signal handler returns: rt_sigreturn. Offset or -ENOENT. */
+ssize_t find_sigreturn(const uint8_t *code, size_t size);
+
+/* The address of this process's own such instructions (the C library's), or 0. */
+uint64_t own_sigreturn(void);
+
+/* The stub. child is where new threads start. */
+extern const uint8_t stub_begin[], stub_child[], stub_end[];
+
+/*
+ * clone3 whose child starts at entry in the stub with stack pointer args->stack + stack_size.
+ * Returns the child's pid or -errno.
+ */
+struct clone_args;
+long clone3_into_stub(struct clone_args *args, size_t size, uint64_t entry);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* x86-64: registers, system calls in a stopped thread, and what an interrupted call needs. */
+#include <cpuid.h>
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "base/own.h"
+#include "remote/arch.h"
+
+#define NT_X86_XSTATE  0x202
+#define TRAP_FLAG      0x100u
+#define DIRECTION_FLAG 0x400u
+#define USER_CS_64     0x33
+
+/* Codes that the kernel keeps to itself: include/linux/errno.h. */
+#define ERESTARTSYS	      512
+#define ERESTARTNOINTR	      513
+#define ERESTARTNOHAND	      514
+#define ERESTART_RESTARTBLOCK 516
+
+void xstate_layout_read(struct xstate_layout *ret)
+{
+	unsigned eax, ebx, ecx, edx;
+
+	*ret = (struct xstate_layout){ .features = 3 /* x87 and SSE */ };
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE))
+		return;
+	__asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+	ret->features = (uint64_t)edx << 32 | eax;
+	for (size_t i = 2; i < ARRAY_SIZE(ret->size); i++) {
+		if (!(ret->features >> i & 1))
+			continue;
+		__cpuid_count(0xd, i, eax, ebx, ecx, edx);
+		ret->size[i] = eax;
+		ret->offset[i] = ebx;
+	}
+}
+
+int regs_get(pid_t tid, struct regs *ret)
+{
+	struct iovec iov = { &ret->gp, sizeof(ret->gp) };
+
+	return ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+}
+
+int regs_set(pid_t tid, const struct regs *regs)
+{
+	struct iovec iov = { (void *)&regs->gp, sizeof(regs->gp) };
+
+	return ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+}
+
+int xstate_get(pid_t tid, void *buf)
+{
+	struct iovec iov = { buf, XSTATE_MAX };
+
+	return ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &iov) < 0 ? -errno : (int)iov.iov_len;
+}
+
+int xstate_set(pid_t tid, const void *data, size_t size)
+{
+	struct iovec iov = { (void *)data, size };
+
+	return ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) < 0 ? -errno : 0;
+}
+
+struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, long nr,
+			  const uint64_t arg[6])
+{
+	struct regs r = *orig;
+
+	r.gp.rip = insn;
+	r.gp.rsp = sp;
+	r.gp.rax = nr;
+	r.gp.orig_rax = -1; /* or the kernel would restart the interrupted call in our place */
+	r.gp.rdi = arg[0];
+	r.gp.rsi = arg[1];
+	r.gp.rdx = arg[2];
+	r.gp.r10 = arg[3];
+	r.gp.r8 = arg[4];
+	r.gp.r9 = arg[5];
+	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
+	return r;
+}
+
+int64_t regs_result(const struct regs *regs)
+{
+	return regs->gp.rax;
+}
+
+struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot)
+{
+	struct regs r = *orig;
+
+	r.gp.rip = entry;
+	r.gp.rbx = slot;
+	r.gp.orig_rax = -1;
+	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
+	return r;
+}
+
+uint64_t regs_pc(const struct regs *regs)
+{
+	return regs->gp.rip;
+}
+
+void regs_set_pc(struct regs *regs, uint64_t pc)
+{
+	regs->gp.rip = pc;
+}
+
+uint64_t regs_sp(const struct regs *regs)
+{
+	return regs->gp.rsp;
+}
+
+bool regs_is_compat(const struct regs *regs)
+{
+	return regs->gp.cs != USER_CS_64;
+}
+
+long regs_interrupted_call(const struct regs *regs)
+{
+	int64_t rax = regs->gp.rax, nr = regs->gp.orig_rax;
+
+	if (nr < 0)
+		return -1;
+	if (rax == -EINTR || rax == -ERESTARTSYS || rax == -ERESTARTNOINTR ||
+	    rax == -ERESTARTNOHAND || rax == -ERESTART_RESTARTBLOCK)
+		return nr;
+	return -1;
+}
+
+bool regs_need_restart_block(const struct regs *regs)
+{
+	return (int64_t)regs->gp.orig_rax >= 0 && (int64_t)regs->gp.rax == -ERESTART_RESTARTBLOCK;
+}
+
+void regs_set_interrupted_call(struct regs *regs, long nr)
+{
+	regs->gp.orig_rax = nr;
+}
+
+uint64_t regs_argument(const struct regs *regs, int i)
+{
+	const uint64_t arg[6] = { regs->gp.rdi, regs->gp.rsi, regs->gp.rdx,
+				  regs->gp.r10, regs->gp.r8,  regs->gp.r9 };
+
+	return arg[i];
+}
+
+/* Calls that are never restarted, so that even a stop without a signal ends them. */
+static const long never_restarted[] = {
+	SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */, SYS_rt_sigtimedwait,
+	SYS_semop,	SYS_semtimedop,	 SYS_io_getevents,
+};
+
+static bool is_never_restarted(long nr)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(never_restarted); i++)
+		if (never_restarted[i] == nr)
+			return true;
+	return false;
+}
+
+void regs_fix_resume(struct regs *regs)
+{
+	if ((int64_t)regs->gp.rax == -EINTR && is_never_restarted(regs->gp.orig_rax))
+		regs->gp.rax = -ERESTARTNOHAND;
+}
+
+void regs_redo_call(struct regs *regs)
+{
+	int64_t rax = regs->gp.rax;
+	long nr = regs_interrupted_call(regs);
+
+	if (nr < 0 || (rax == -EINTR && !is_never_restarted(nr)))
+		return;
+	/* nanosleep(req, rem), clock_nanosleep(clock, flags, req, rem): rem was filled. */
+	if (rax == -ERESTART_RESTARTBLOCK && nr == SYS_nanosleep && regs->gp.rsi)
+		regs->gp.rdi = regs->gp.rsi;
+	if (rax == -ERESTART_RESTARTBLOCK && nr == SYS_clock_nanosleep && regs->gp.r10)
+		regs->gp.rdx = regs->gp.r10;
+	regs->gp.rax = nr == SYS_restart_syscall ? (uint64_t)-EINTR : (uint64_t)nr;
+	if (nr != SYS_restart_syscall)
+		regs->gp.rip -= 2;
+	regs->gp.orig_rax = -1;
+}

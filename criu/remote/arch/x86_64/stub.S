@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The stub: the only code of ours that ever runs in another task. It executes programs, arrays
+ * of system calls (remote/abi.h), and sleeps on its bell between them.
+ *
+ * rbx = slot, r12 = call, r13d = index of the call. No stack is used until the way out.
+ * Position independent; copied into the region of the task.
+ */
+#include <asm/unistd.h>
+
+#include "remote/abi.h"
+
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
+
+	.section .rodata
+	.globl stub_begin, stub_child, stub_end
+	.balign 16
+
+/* A new thread or child: its stack pointer stands on SLOT_SELF of its slot. */
+stub_child:
+	pop	%rbx
+
+/* Entered with rbx = slot and bell = owner, as if a program had just ended. */
+stub_begin:
+idle:
+	mov	SLOT_OWNER(%rbx), %eax
+	mov	%eax, %ecx
+	or	$BELL_IDLE, %ecx
+	lock cmpxchg %ecx, SLOT_BELL(%rbx)
+	jne	orphaned
+	/* Idle before done: criu may ring as soon as it sees done. */
+	mov	$1, %eax
+	xchg	%eax, SLOT_DONE(%rbx)
+	cmp	$2, %eax
+	jne	2f
+	lea	SLOT_DONE(%rbx), %rdi
+	mov	$FUTEX_WAKE, %esi
+	mov	$1, %edx
+	mov	$__NR_futex, %eax
+	syscall
+2:	mov	SLOT_SPIN(%rbx), %r8d
+
+wait:
+	mov	SLOT_OWNER(%rbx), %edx
+	mov	SLOT_BELL(%rbx), %eax
+	cmp	%edx, %eax
+	je	run
+	or	$BELL_IDLE, %edx
+	cmp	%edx, %eax
+	jne	orphaned
+	test	%r8d, %r8d
+	jz	sleep
+	dec	%r8d
+	pause
+	jmp	wait
+sleep:
+	/* Untimed: a timed wait would overwrite the task's restart block. */
+	lea	SLOT_BELL(%rbx), %rdi
+	mov	$FUTEX_WAIT, %esi
+	xor	%r10d, %r10d
+	mov	$__NR_futex, %eax
+	syscall
+	xor	%r8d, %r8d
+	jmp	wait
+
+run:
+	mov	SLOT_PROGRAM(%rbx), %r12
+	xor	%r13d, %r13d
+next:
+	cmp	SLOT_COUNT(%rbx), %r13d
+	jae	finish
+	mov	CALL_ARG+0(%r12), %rdi
+	mov	CALL_ARG+8(%r12), %rsi
+	mov	CALL_ARG+16(%r12), %rdx
+	mov	CALL_ARG+24(%r12), %r10
+	mov	CALL_ARG+32(%r12), %r8
+	mov	CALL_ARG+40(%r12), %r9
+	mov	CALL_REFS(%r12), %al
+	test	%al, %al
+	jz	3f
+	.macro	load bit, reg
+	test	$\bit, %al
+	jz	9f
+	mov	(\reg), \reg
+9:
+	.endm
+	load	1, %rdi
+	load	2, %rsi
+	load	4, %rdx
+	load	8, %r10
+	load	16, %r8
+	load	32, %r9
+3:	mov	CALL_NR(%r12), %eax
+	syscall
+	test	%rax, %rax
+	jnz	4f
+	testb	$CALL_CLONES, CALL_FLAGS(%r12)
+	jz	4f
+	/* Parent and child look alike but for the result: only a child gets 0 here. */
+	jmp	stub_child
+4:	mov	%rax, CALL_RET(%r12)
+	cmp	$-4095, %rax
+	jae	failed
+continue:
+	add	$CALL_SIZE, %r12
+	inc	%r13d
+	jmp	next
+failed:
+	testb	$CALL_MAY_FAIL, CALL_FLAGS(%r12)
+	jnz	continue
+finish:
+	mov	%r13d, SLOT_INDEX(%rbx)
+	jmp	idle
+
+/* criu is gone: return through the prepared signal frames. */
+orphaned:
+	mov	SLOT_FRAME(%rbx), %rsp
+	test	%rsp, %rsp
+	jz	exit
+	ret
+exit:
+	mov	$__NR_exit_group, %eax
+	xor	%edi, %edi
+	syscall
+	hlt
+stub_end:
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef REMOTE_RESTART_H
+#define REMOTE_RESTART_H
+
+#include "remote/tree.h"
+
+/*
+ * For a stopped thread in restart_syscall(2): finds out which call it continues, into
+ * t->restarted_call (-1 if that cannot be told), and reads t->regs again. The thread runs for a
+ * moment, all others are stopped. Returns 0 or -errno, reported.
+ */
+int restart_find_call(struct engine *e, struct thread *t);
+
+#endif

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Stopping a tree: seize and interrupt a task, look for its threads and children, and repeat
+ * until a whole pass finds nothing new. A stopped task can neither clone nor exit, so a pass
+ * over stopped tasks only that finds nothing is final.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "kernel/abi.h"
+#include "remote/restart.h"
+#include "remote/tree.h"
+
+#define PASSES_MAX 64 /* a tree that forks faster than this is given up */
+
+#define SEIZE_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP)
+
+int tracee_died(pid_t tid, int status, const char *what)
+{
+	if (WIFSIGNALED(status))
+		return refuse(ESRCH, "pid %d was killed by signal %d (%s) while %s", tid,
+			      WTERMSIG(status), strsignal(WTERMSIG(status)), what);
+	return refuse(ESRCH, "pid %d exited with status %d while %s", tid, WEXITSTATUS(status),
+		      what);
+}
+
+int process_mem(struct process *p)
+{
+	if (p->mem_fd < 0) {
+		p->mem_fd = openat(p->proc_fd, "mem", O_RDWR | O_CLOEXEC);
+		if (p->mem_fd < 0)
+			return fail(errno, "pid %d: open /proc/%d/mem", p->pid, p->pid);
+	}
+	return p->mem_fd;
+}
+
+/* A zombie answers PTRACE_SEIZE with EPERM, like a task that we have no right to. */
+static bool has_ended(struct process *p, pid_t tid)
+{
+	struct proc_stat stat;
+	char path[64], text[2048];
+
+	snprintf(path, sizeof(path), "task/%d/stat", tid);
+	if (read_small_at(p->proc_fd, path, text, sizeof(text)) < 0 ||
+	    proc_stat_parse(text, &stat) < 0)
+		return true;
+	return stat.state == 'Z' || stat.state == 'X';
+}
+
+static int why_not_seized(struct process *p, pid_t tid, int err)
+{
+	struct arena a = { 0 };
+	struct proc_status status;
+	int rc;
+
+	if (proc_status_read(p->proc_fd, &a, &status) == 0 && status.tracer)
+		rc = refuse(EBUSY, "pid %d is traced by pid %d; detach that debugger first", tid,
+			    status.tracer);
+	else
+		rc = fail(err,
+			  "pid %d: cannot be traced (missing rights, or a security module refuses)",
+			  tid);
+	arena_done(&a);
+	return rc;
+}
+
+/* Seccomp filters would stop our calls; only a privileged tracer may suspend them. */
+static int seize(pid_t tid)
+{
+	if (ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS) == 0)
+		return 0;
+	int err = errno;
+	if ((err != EPERM && err != EINVAL) ||
+	    ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS & ~PTRACE_O_SUSPEND_SECCOMP) < 0)
+		return -err;
+	return 0;
+}
+
+/*
+ * Another stop than that of our interrupt may come first, and any trap
+ * eats a pending interrupt:
+ *  1. criu interrupts; 2. the task stops to get a signal delivered, which clears the interrupt;
+ *  3. a tracer that only waited on would wait for ever.
+ * So every other stop is answered with a new interrupt and with its signal, which is not lost.
+ */
+int tracee_wait_interrupted(struct engine *e, pid_t tid, int *ret_stop_signal)
+{
+	for (;;) {
+		int status;
+		int rc = engine_wait(e, tid, &status);
+
+		if (rc < 0)
+			return rc;
+		if (!WIFSTOPPED(status))
+			return -ESRCH;
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			*ret_stop_signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+			return 0;
+		}
+		int sig =
+			status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
+		if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 ||
+		    ptrace(PTRACE_CONT, tid, NULL, (void *)(long)sig) < 0)
+			if (errno != ESRCH)
+				return fail(errno, "pid %d: interrupt again", tid);
+	}
+}
+
+struct regs thread_regs_alone(const struct thread *t)
+{
+	struct regs r = t->resume;
+
+	if (regs_interrupted_call(&r) == SYS_restart_syscall && t->restarted_call >= 0)
+		regs_set_interrupted_call(&r, t->restarted_call);
+	regs_redo_call(&r);
+	return r;
+}
+
+static void read_rseq(struct thread *t)
+{
+	struct abi_rseq_configuration conf;
+	uint64_t cs = 0;
+
+	if (ptrace(ABI_PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(conf), &conf) < 0) {
+		t->rseq.is_unknown =
+			errno == EIO && !(syscall(SYS_rseq, NULL, 0, 0, 0) < 0 && errno == ENOSYS);
+		return;
+	}
+	if (!conf.rseq_abi_pointer)
+		return;
+	t->rseq.pointer = conf.rseq_abi_pointer;
+	t->rseq.size = conf.rseq_abi_size;
+	t->rseq.signature = conf.signature;
+	int mem = process_mem(t->process);
+	if (mem >= 0 &&
+	    pread(mem, &cs, sizeof(cs), conf.rseq_abi_pointer + RSEQ_CS_OFFSET) == sizeof(cs))
+		t->rseq.cs_pointer = cs;
+}
+
+/*
+ * A thread that we move inside its critical section never gets to see the abort that a
+ * migration would have caused: send it to the abort handler ourselves.
+ */
+static int fix_rseq(struct thread *t)
+{
+	struct {
+		uint32_t version, flags;
+		uint64_t start_ip, post_commit_offset, abort_ip;
+	} cs;
+
+	if (!t->rseq.cs_pointer || t->process->mem_fd < 0 ||
+	    pread(t->process->mem_fd, &cs, sizeof(cs), t->rseq.cs_pointer) != sizeof(cs))
+		return 0;
+	if (regs_pc(&t->regs) - cs.start_ip >= cs.post_commit_offset ||
+	    cs.flags & RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL)
+		return 0;
+	regs_set_pc(&t->resume, cs.abort_ip);
+	int rc = regs_set(t->tid, &t->resume);
+	return rc < 0 ? fail(-rc, "pid %d: set registers", t->tid) : 0;
+}
+
+static int read_thread(struct tree *tree, struct thread *t)
+{
+	_Alignas(64) uint8_t buf[XSTATE_MAX];
+	int rc = 0;
+
+	t->restarted_call = -1;
+	if (regs_interrupted_call(&t->regs) == SYS_restart_syscall) {
+		rc = restart_find_call(tree->engine, t);
+		t->resume = t->regs;
+	}
+	if (rc < 0)
+		return rc;
+	if (ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask) < 0)
+		return fail(errno, "pid %d: read the signal mask", t->tid);
+	rc = xstate_get(t->tid, buf);
+	if (rc < 0)
+		return fail(-rc, "pid %d: read extended registers", t->tid);
+	t->xstate.size = rc;
+	t->xstate.data = arena_memdup(tree->arena, buf, rc);
+	/* Before anything runs in the task: the kernel clears rseq_cs on the way to user space. */
+	read_rseq(t);
+	return fix_rseq(t);
+}
+
+static bool is_known_thread(const struct process *p, pid_t tid)
+{
+	for (size_t i = 0; i < p->n_threads; i++)
+		if (p->threads[i].tid == tid)
+			return true;
+	return false;
+}
+
+/* Seizes and interrupts a thread. Returns 1, or 0 if it ended meanwhile. */
+static int ask_to_stop(struct process *p, pid_t tid)
+{
+	int rc = seize(tid);
+
+	if (rc == -ESRCH)
+		return 0;
+	if (rc < 0)
+		return has_ended(p, tid) ? 0 : why_not_seized(p, tid, -rc);
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 && errno != ESRCH)
+		return fail(errno, "pid %d: interrupt", tid);
+	return 1;
+}
+
+/*
+ * Calls that even a stop without a signal ends with EINTR are put right at once: from here on it
+ * does not matter how the task comes to go on.
+ */
+static int fix_interrupted_call(struct thread *t)
+{
+	int rc = regs_get(t->tid, &t->regs);
+
+	if (rc < 0)
+		return fail(-rc, "pid %d: read registers", t->tid);
+	t->resume = t->regs;
+	regs_fix_resume(&t->resume);
+	if (regs_result(&t->resume) == regs_result(&t->regs))
+		return 0;
+	rc = regs_set(t->tid, &t->resume);
+	return rc < 0 ? fail(-rc, "pid %d: set registers", t->tid) : 0;
+}
+
+/* Pointers to threads are only taken when the tree is complete: the array moves as it grows. */
+static int await_stop(struct tree *tree, struct process *p, pid_t tid)
+{
+	int stop_signal = 0;
+	int rc = tracee_wait_interrupted(tree->engine, tid, &stop_signal);
+
+	if (rc == -ESRCH)
+		return 0;
+	if (rc < 0)
+		return rc;
+	struct thread *t = ARENA_PUSH(tree->arena, p->threads, p->n_threads);
+	*t = (struct thread){ .tid = tid, .process = p, .stopped = true };
+	if (stop_signal)
+		p->stop_signal = stop_signal;
+	rc = fix_interrupted_call(t);
+	if (rc < 0)
+		return rc;
+	/* Where pids have wrapped around, other threads have lower ids than their leader. */
+	if (tid == p->pid) {
+		struct thread leader = *t;
+
+		*t = p->threads[0];
+		p->threads[0] = leader;
+	}
+	engine_point(tree->engine, "thread stopped");
+	return 0;
+}
+
+/*
+ * Stops the threads that are not known yet: all are asked before the first is waited for, since
+ * on a loaded machine each stops only when its turn on a CPU comes. Returns how many were new.
+ */
+static int stop_threads(struct tree *tree, struct process *p)
+{
+	size_t before = p->n_threads, n;
+	int *tids;
+	int rc = proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n);
+
+	if (rc == -ENOENT || rc == -ESRCH)
+		return 0;
+	if (rc < 0)
+		return fail(-rc, "pid %d: list threads", p->pid);
+	for (size_t i = 0; i < n; i++) {
+		rc = is_known_thread(p, tids[i]) ? 0 : ask_to_stop(p, tids[i]);
+		if (rc < 0)
+			return rc;
+		if (rc == 0)
+			tids[i] = 0;
+	}
+	for (size_t i = 0; i < n; i++) {
+		rc = tids[i] ? await_stop(tree, p, tids[i]) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	return p->n_threads - before;
+}
+
+static struct process *find_process(struct tree *tree, pid_t pid)
+{
+	for (size_t i = 0; i < tree->n; i++)
+		if (tree->processes[i]->pid == pid)
+			return tree->processes[i];
+	return NULL;
+}
+
+static int add_process(struct tree *tree, struct process *parent, pid_t pid)
+{
+	if (pid == getpid())
+		return refuse(EINVAL,
+			      "pid %d is criu itself; it cannot be in the tree that it dumps", pid);
+	int fd = proc_open(pid);
+	if (fd < 0 && parent)
+		return 0; /* it ended and was reaped */
+	if (fd < 0)
+		return refuse(ESRCH, "pid %d: no such process", pid);
+
+	struct process *p = arena_new(tree->arena, struct process);
+	p->pid = pid;
+	p->parent = parent;
+	p->proc_fd = fd;
+	p->mem_fd = -1;
+	*ARENA_PUSH(tree->arena, tree->processes, tree->n) = p;
+
+	int rc = proc_stat_read(p->proc_fd, &p->stat);
+	if (rc < 0)
+		return fail(-rc, "pid %d: read stat", pid);
+	if (p->stat.flags & PF_KTHREAD)
+		return refuse(EINVAL, "pid %d (%s) is a thread of the kernel", pid, p->stat.comm);
+	return 1;
+}
+
+static int check_leader_alive(struct tree *tree, struct process *p)
+{
+	size_t n;
+	int *tids;
+
+	if (proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n) == 0 && n > 1)
+		return refuse(EOPNOTSUPP,
+			      "pid %d (%s): its leader thread has exited while others run on; "
+			      "this cannot be dumped",
+			      p->pid, p->stat.comm);
+	return 0;
+}
+
+/*
+ * Stops a process found for the first time. Returns 1; or 0 if it is gone, which is an error
+ * only for the root.
+ */
+static int stop_process(struct tree *tree, struct process *p)
+{
+	struct proc_stat now;
+	int rc = stop_threads(tree, p);
+
+	if (rc < 0)
+		return rc;
+	/* Only now is what /proc says true for good. */
+	rc = proc_stat_read(p->proc_fd, &now);
+	if (rc < 0)
+		return 0;
+	p->stat = now;
+	p->is_zombie = now.state == 'Z' || now.state == 'X';
+	if (p->is_zombie) {
+		rc = check_leader_alive(tree, p);
+		return rc < 0 ? rc : 1;
+	}
+	if (!p->n_threads || p->threads[0].tid != p->pid)
+		return refuse(EAGAIN, "pid %d (%s): its leader thread could not be stopped", p->pid,
+			      now.comm);
+	return 1;
+}
+
+/* Adds and stops the children of one thread that are not known yet. Returns how many. */
+static int stop_children_of(struct tree *tree, struct process *p, pid_t tid)
+{
+	char path[64];
+	int *pids, added = 0;
+	size_t n;
+
+	snprintf(path, sizeof(path), "task/%d/children", tid);
+	int rc = proc_children(p->proc_fd, path, tree->arena, &pids, &n);
+	if (rc < 0)
+		return fail(-rc, "pid %d: list children (is CONFIG_PROC_CHILDREN off?)", tid);
+	for (size_t i = 0; i < n; i++) {
+		if (find_process(tree, pids[i]))
+			continue;
+		rc = add_process(tree, p, pids[i]);
+		if (rc <= 0) {
+			if (rc < 0)
+				return rc;
+			continue;
+		}
+		rc = stop_process(tree, tree->processes[tree->n - 1]);
+		if (rc < 0)
+			return rc;
+		if (rc == 0) { /* gone; nothing of its own was found yet */
+			own_close(&tree->processes[--tree->n]->proc_fd);
+			continue;
+		}
+		added++;
+	}
+	return added;
+}
+
+/* One pass over all known processes. Returns how many threads and processes were new. */
+static int stop_pass(struct tree *tree)
+{
+	int found = 0;
+
+	for (size_t i = 0; i < tree->n; i++) {
+		struct process *p = tree->processes[i];
+
+		if (p->is_zombie)
+			continue;
+		int rc = stop_threads(tree, p);
+		if (rc < 0)
+			return rc;
+		found += rc;
+		for (size_t j = 0; j < p->n_threads; j++) {
+			rc = stop_children_of(tree, p, p->threads[j].tid);
+			if (rc < 0)
+				return rc;
+			found += rc;
+		}
+	}
+	return found;
+}
+
+static int check_root(const struct process *root)
+{
+	if (root->is_zombie)
+		return refuse(ESRCH,
+			      "pid %d (%s) has already exited (a zombie); there is nothing to dump",
+			      root->pid, root->stat.comm);
+	return 0;
+}
+
+int tree_stop(struct tree *tree, struct engine *e, struct arena *a, pid_t root)
+{
+	*tree = (struct tree){ .engine = e, .arena = a };
+
+	int rc = add_process(tree, NULL, root);
+	if (rc < 0)
+		return rc;
+	rc = stop_process(tree, tree->processes[0]);
+	if (rc < 0)
+		return rc;
+	if (rc == 0)
+		return refuse(ESRCH, "pid %d exited while it was being stopped", root);
+	rc = check_root(tree->processes[0]);
+	if (rc < 0)
+		return rc;
+
+	int pass = 0;
+	while ((rc = stop_pass(tree)) > 0)
+		if (++pass == PASSES_MAX)
+			return refuse(EAGAIN,
+				      "pid %d: the tree forks faster than it can be stopped; "
+				      "give --freeze-cgroup",
+				      root);
+	if (rc < 0)
+		return rc;
+
+	for (size_t i = 0; i < tree->n; i++) {
+		for (size_t j = 0; j < tree->processes[i]->n_threads; j++) {
+			rc = read_thread(tree, &tree->processes[i]->threads[j]);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	engine_point(e, "tree stopped");
+	return 0;
+}
+
+static void release(struct engine *e, struct thread *t)
+{
+	if (t->regs_changed) {
+		(void)ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask);
+		(void)regs_set(t->tid, &t->resume);
+	}
+	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0 && errno != ESRCH)
+		warn("pid %d: detach: %s", t->tid, strerror(errno));
+	t->stopped = false;
+	engine_point(e, "thread released");
+}
+
+/*
+ * A killed tracee stays with its tracer until that has reaped it: all threads first, because
+ * the leader's end is not reported before.
+ */
+static void reap(struct process *p)
+{
+	for (size_t i = p->n_threads; i-- > 0;) {
+		int status;
+
+		if (p->threads[i].stopped)
+			while (waitpid(p->threads[i].tid, &status, __WALL) >= 0 &&
+			       WIFSTOPPED(status))
+				;
+		p->threads[i].stopped = false;
+	}
+}
+
+void tree_end(struct tree *tree, enum tree_end end)
+{
+	/* Children first, so that no parent sees one still stopped; all of them die at once. */
+	for (size_t i = tree->n; i-- > 0 && end == TREE_KILL;)
+		if (tree->processes[i]->n_threads)
+			(void)kill(tree->processes[i]->pid, SIGKILL);
+	for (size_t i = tree->n; i-- > 0;) {
+		struct process *p = tree->processes[i];
+
+		if (end == TREE_KILL) {
+			reap(p);
+			continue;
+		}
+		if (p->n_threads && p->threads[0].stopped &&
+		    (p->stop_again || (end == TREE_STOP && !p->stop_signal)))
+			(void)kill(p->pid, SIGSTOP);
+		for (size_t j = p->n_threads; j-- > 0;)
+			if (p->threads[j].stopped)
+				release(tree->engine, &p->threads[j]);
+	}
+}
+
+void tree_done(struct tree *tree)
+{
+	for (size_t i = 0; i < tree->n; i++) {
+		own_close(&tree->processes[i]->proc_fd);
+		own_close(&tree->processes[i]->mem_fd);
+	}
+	tree->n = 0;
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A tree of processes, stopped with ptrace: how it gets stopped and how it goes on.
+ */
+#ifndef REMOTE_TREE_H
+#define REMOTE_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "proc/task.h"
+#include "remote/arch.h"
+#include "remote/engine.h"
+
+/* What ptrace says of a thread's restartable sequences (PTRACE_GET_RSEQ_CONFIGURATION). */
+struct rseq_conf {
+	uint64_t pointer; /* 0: none registered */
+	uint32_t size;
+	uint32_t signature;
+	uint64_t cs_pointer; /* content of rseq_cs */
+	bool is_unknown;     /* the kernel has rseq but cannot tell (before 5.13) */
+};
+
+struct thread {
+	pid_t tid;
+	struct process *process;
+	bool stopped;	    /* ours to resume */
+	bool regs_changed;  /* it has to get its registers back */
+	struct regs regs;   /* as it was stopped */
+	struct regs resume; /* as it will go on */
+	struct xstate xstate;
+	uint64_t mask; /* blocked signals */
+	struct rseq_conf rseq;
+	long restarted_call; /* what restart_syscall stands for; -1: nothing known */
+};
+
+struct process {
+	pid_t pid;
+	struct process *parent; /* in the tree; NULL for the root */
+	int proc_fd;		/* /proc/PID */
+	int mem_fd;		/* /proc/PID/mem, -1 until used */
+	struct proc_stat stat;	/* read when it was stopped */
+	bool is_zombie;
+	bool is_leader_dead;	/* the thread group leader exited before its threads */
+	int stop_signal;	/* it was stopped by this one; 0: it ran */
+	bool stop_again;	/* a SIGSTOP came while it was ours */
+	struct thread *threads; /* leader first; empty for a zombie */
+	size_t n_threads;
+};
+
+struct tree {
+	struct engine *engine;
+	struct arena *arena;
+	struct process **processes; /* parents before children */
+	size_t n;
+};
+
+/*
+ * Stops root and all its descendants, with all threads, and reads each thread's registers,
+ * signal mask and rseq registration. Returns 0; or an error that is reported, with the stopped
+ * part in *tree, so that tree_resume is right in both cases.
+ */
+int tree_stop(struct tree *tree, struct engine *e, struct arena *a, pid_t root);
+
+/* What becomes of the tree. */
+enum tree_end {
+	TREE_RUN,  /* as before: running processes run, stopped ones stay stopped */
+	TREE_STOP, /* running processes get a SIGSTOP */
+	TREE_KILL,
+};
+
+/*
+ * Lets go of the tree. Nothing may be left in any task (inject_leave). Never fails; does nothing
+ * to what was let go before.
+ */
+void tree_end(struct tree *tree, enum tree_end end);
+
+/* Closes what the tree holds. */
+void tree_done(struct tree *tree);
+
+/*
+ * The registers by which a stopped thread goes on where the kernel does not help it: out of a
+ * signal frame, or from an image. An interrupted call is made again from its start.
+ */
+struct regs thread_regs_alone(const struct thread *t);
+
+/* /proc/PID/mem for reading and writing. A descriptor owned by the process, or -errno. */
+int process_mem(struct process *p);
+
+/*
+ * Waits for the stop that PTRACE_INTERRUPT asked for, passing on signals that come first.
+ * Returns 0 with the signal that a group stop is due to (0: none); -ESRCH, not reported, if the
+ * task ends instead; or an error that is reported.
+ */
+int tracee_wait_interrupted(struct engine *e, pid_t tid, int *ret_stop_signal);
+
+/*
+ * Reports a tracee's end: "pid N was killed by signal S while <what>". Returns -ESRCH.
+ */
+int tracee_died(pid_t tid, int status, const char *what);
+
+#endif

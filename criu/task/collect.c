@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Processes and threads at dump: identity and sharing, scheduling, limits, credentials, signals.
+ * Images: pstree, core-TID, ids-PID.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "proc/text.h"
+#include "task/collect.h"
+#include "task/constants.h"
+#include "task/registers.h"
+
+static const char *const namespaces[] = { "mnt", "net",	 "ipc",	   "uts",
+					  "pid", "user", "cgroup", "time" };
+
+/*
+ * Object ids in images need to be unique and nothing more. Nothing that has an id is shared
+ * between tasks as yet, so that the pid serves for all of them; namespaces are criu's own.
+ */
+static TaskKobjIdsEntry *make_ids(struct arena *a, uint32_t id)
+{
+	TaskKobjIdsEntry *e = MESSAGE(a, TaskKobjIdsEntry, task_kobj_ids_entry);
+
+	e->vm_id = e->files_id = e->fs_id = e->sighand_id = id;
+	e->has_pid_ns_id = e->has_net_ns_id = e->has_ipc_ns_id = e->has_uts_ns_id = true;
+	e->has_mnt_ns_id = e->has_user_ns_id = e->has_cgroup_ns_id = e->has_time_ns_id = true;
+	e->pid_ns_id = 1;
+	e->net_ns_id = 2;
+	e->ipc_ns_id = 3;
+	e->uts_ns_id = 4;
+	e->mnt_ns_id = 5;
+	e->user_ns_id = 6;
+	e->cgroup_ns_id = 7;
+	e->time_ns_id = 8;
+	return e;
+}
+
+TaskKobjIdsEntry *task_own_ids(struct arena *a)
+{
+	return make_ids(a, 0);
+}
+
+#define NS_LINK_MAX 64
+
+static void read_ns_links(int dir, char links[][NS_LINK_MAX])
+{
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "ns/%s", namespaces[i]);
+		if (read_link_at(dir, path, links[i], NS_LINK_MAX) < 0)
+			links[i][0] = '\0'; /* the kernel has no such namespace */
+	}
+}
+
+static void check_namespaces(struct dump *d, struct process *p, char own[][NS_LINK_MAX])
+{
+	char links[ARRAY_SIZE(namespaces)][NS_LINK_MAX];
+
+	read_ns_links(p->proc_fd, links);
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
+		if (strcmp(links[i], own[i]))
+			dump_block(d,
+				   "pid %d: it is in another %s namespace (%s); namespaces cannot "
+				   "be dumped "
+				   "by this version",
+				   p->pid, namespaces[i], links[i]);
+}
+
+/* What clone(2) may leave shared between two processes, and images cannot express as yet. */
+static void check_sharing(struct dump *d, struct process *p)
+{
+	static const struct {
+		int type;
+		const char *what;
+	} shared[] = {
+		{ KCMP_VM, "memory (CLONE_VM, vfork)" },
+		{ KCMP_FILES, "its descriptor table (CLONE_FILES)" },
+		{ KCMP_FS, "its working directory (CLONE_FS)" },
+		{ KCMP_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
+	};
+
+	for (size_t i = 0; p->parent && i < ARRAY_SIZE(shared); i++)
+		if (syscall(SYS_kcmp, p->pid, p->parent->pid, shared[i].type, 0, 0) == 0)
+			dump_block(d,
+				   "pid %d: it shares %s with its parent %d; this cannot be dumped",
+				   p->pid, shared[i].what, p->parent->pid);
+}
+
+static bool is_pid_in_tree(const struct dump *d, pid_t pid)
+{
+	for (size_t i = 0; i < d->tree.n; i++)
+		if (d->tree.processes[i]->pid == pid)
+			return true;
+	return false;
+}
+
+static void check_session(struct dump *d, struct process *p)
+{
+	const struct process *root = d->tree.processes[0];
+
+	if (p == root && p->stat.sid != p->pid && !d->opts->shell_job) {
+		dump_block(d,
+			   "pid %d: it is not a session leader (its session is %d); give "
+			   "--shell-job if "
+			   "it was started from a shell",
+			   p->pid, p->stat.sid);
+		return;
+	}
+	if (!is_pid_in_tree(d, p->stat.sid) && p->stat.sid != root->stat.sid)
+		dump_block(d, "pid %d: the leader of its session %d is outside of the tree", p->pid,
+			   p->stat.sid);
+	if (!is_pid_in_tree(d, p->stat.pgid) && p->stat.pgid != root->stat.pgid)
+		dump_block(d, "pid %d: the leader of its process group %d is outside of the tree",
+			   p->pid, p->stat.pgid);
+}
+
+static PstreeEntry *make_pstree(struct arena *a, const struct process *p)
+{
+	PstreeEntry *e = MESSAGE(a, PstreeEntry, pstree_entry);
+
+	e->pid = p->pid;
+	e->ppid = p->parent ? p->parent->pid : 0;
+	e->pgid = p->stat.pgid;
+	e->sid = p->stat.sid;
+	e->n_threads = max(p->n_threads, (size_t)1);
+	e->threads = arena_array(a, uint32_t, e->n_threads);
+	e->threads[0] = p->pid;
+	for (size_t i = 0; i < p->n_threads; i++)
+		e->threads[i] = p->threads[i].tid;
+	return e;
+}
+
+static void add_task(struct dump *d, struct dump_task *t, struct process *p,
+		     char own_ns[][NS_LINK_MAX])
+{
+	t->process = p;
+	t->pstree = make_pstree(&d->arena, p);
+	t->ids = make_ids(&d->arena, p->pid);
+	check_session(d, p);
+	if (p->is_zombie)
+		return;
+	check_sharing(d, p);
+	check_namespaces(d, p, own_ns);
+	t->threads = arena_array(&d->arena, struct dump_thread, p->n_threads);
+	t->n_threads = p->n_threads;
+	for (size_t i = 0; i < p->n_threads; i++)
+		t->threads[i].thread = &p->threads[i];
+}
+
+int task_collect_tree(struct dump *d)
+{
+	char own_ns[ARRAY_SIZE(namespaces)][NS_LINK_MAX];
+	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (self < 0)
+		return fail(errno, "open /proc/self");
+	read_ns_links(self, own_ns);
+	d->n_cpus = get_nprocs();
+	d->n_tasks = d->tree.n;
+	d->tasks = arena_array(&d->arena, struct dump_task, d->n_tasks);
+	for (size_t i = 0; i < d->n_tasks; i++)
+		add_task(d, &d->tasks[i], d->tree.processes[i], own_ns);
+	return 0;
+}
+
+static void put_caps(struct arena *a, uint32_t **field, size_t *n, uint64_t caps)
+{
+	*field = arena_array(a, uint32_t, 2);
+	*n = 2;
+	(*field)[0] = caps;
+	(*field)[1] = caps >> 32;
+}
+
+static CredsEntry *make_creds(struct arena *a, const struct proc_status *s)
+{
+	CredsEntry *e = MESSAGE(a, CredsEntry, creds_entry);
+
+	e->uid = s->uid[0];
+	e->euid = s->uid[1];
+	e->suid = s->uid[2];
+	e->fsuid = s->uid[3];
+	e->gid = s->gid[0];
+	e->egid = s->gid[1];
+	e->sgid = s->gid[2];
+	e->fsgid = s->gid[3];
+	put_caps(a, &e->cap_inh, &e->n_cap_inh, s->cap[CAP_SET_INH]);
+	put_caps(a, &e->cap_prm, &e->n_cap_prm, s->cap[CAP_SET_PRM]);
+	put_caps(a, &e->cap_eff, &e->n_cap_eff, s->cap[CAP_SET_EFF]);
+	put_caps(a, &e->cap_bnd, &e->n_cap_bnd, s->cap[CAP_SET_BND]);
+	put_caps(a, &e->cap_amb, &e->n_cap_amb, s->cap[CAP_SET_AMB]);
+	e->groups = s->groups;
+	e->n_groups = s->n_groups;
+	e->has_no_new_privs = true;
+	e->no_new_privs = s->no_new_privs;
+	return e;
+}
+
+/* struct sched_attr of sched_setattr(2); headers put it in different places. */
+struct sched_attr_v0 {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+static int put_scheduling(struct dump *d, pid_t tid, ThreadCoreEntry *e)
+{
+	struct sched_attr_v0 attr = { .size = sizeof(attr) };
+
+	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
+		return fail(errno, "pid %d: read its scheduling", tid);
+	if (attr.policy == SCHED_DEADLINE)
+		dump_block(d, "pid %d: it runs under SCHED_DEADLINE, which cannot be dumped", tid);
+	e->has_sched_policy = e->has_sched_nice = e->has_sched_prio = true;
+	e->sched_policy = attr.policy | (attr.flags & 1 ? SCHED_RESET_ON_FORK : 0);
+	e->sched_nice = attr.nice;
+	e->sched_prio = attr.priority;
+	return 0;
+}
+
+/* Signals that wait: they stay where they are, only copies are taken. */
+static SignalQueueEntry *read_pending(struct dump *d, pid_t tid, bool shared, uint64_t pending)
+{
+	SignalQueueEntry *q = MESSAGE(&d->arena, SignalQueueEntry, signal_queue_entry);
+	siginfo_t si[32];
+
+	if (!pending)
+		return q;
+	if (pending & 1ull << (SIGTRAP - 1))
+		dump_block(d, "pid %d: a SIGTRAP is pending; let it be delivered first", tid);
+	for (;;) {
+		struct __ptrace_peeksiginfo_args args = {
+			.off = q->n_signals,
+			.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
+			.nr = ARRAY_SIZE(si),
+		};
+		long n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, si);
+
+		if (n <= 0)
+			return q;
+		for (long i = 0; i < n; i++) {
+			SiginfoEntry *e = MESSAGE(&d->arena, SiginfoEntry, siginfo_entry);
+
+			e->siginfo.data = arena_memdup(&d->arena, &si[i], sizeof(si[i]));
+			e->siginfo.len = sizeof(si[i]);
+			*ARENA_PUSH(&d->arena, q->signals, q->n_signals) = e;
+		}
+	}
+}
+
+static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
+{
+	RseqEntry *e = MESSAGE(a, RseqEntry, rseq_entry);
+
+	e->rseq_abi_pointer = conf->pointer;
+	e->rseq_abi_size = conf->size;
+	e->signature = conf->signature;
+	if (conf->cs_pointer) {
+		e->has_rseq_cs_pointer = true;
+		e->rseq_cs_pointer = conf->cs_pointer;
+	}
+	return e;
+}
+
+#define DEFAULT_TIMER_SLACK	50000
+#define DEFAULT_COREDUMP_FILTER 0x33
+
+static size_t count_bits(const uint64_t *words, size_t n)
+{
+	size_t bits = 0;
+
+	for (size_t i = 0; i < n; i++)
+		bits += __builtin_popcountll(words[i]);
+	return bits;
+}
+
+/*
+ * What the established format has no fields for; only where it is not as usual, so that a
+ * machine with more CPUs gives all of them to a task that had all.
+ */
+static void put_own_fields(struct dump *d, pid_t tid, ThreadCoreEntry *e)
+{
+	uint64_t cpus[128]; /* 8,192 CPUs, the kernel's most */
+	char path[48], text[32];
+	long bytes = syscall(SYS_sched_getaffinity, tid, sizeof(cpus), cpus);
+
+	if (bytes > 0 && count_bits(cpus, bytes / sizeof(cpus[0])) < d->n_cpus) {
+		e->n_cpu_affinity = bytes / sizeof(cpus[0]);
+		e->cpu_affinity = arena_memdup(&d->arena, cpus, bytes);
+	}
+	/* The file is in /proc/TID, not below task/. */
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
+	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
+	    text_dec(text, &e->timer_slack_ns))
+		e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
+}
+
+static int collect_thread(struct dump *d, struct dump_task *t, struct dump_thread *th)
+{
+	struct thread *thread = th->thread;
+	char path[32];
+	void *head = NULL;
+	size_t len = 0;
+
+	snprintf(path, sizeof(path), "task/%d/status", thread->tid);
+	int rc = proc_status_read_at(t->process->proc_fd, path, &d->arena, &th->status);
+	if (rc < 0)
+		return fail(-rc, "pid %d: read status", thread->tid);
+
+	ThreadCoreEntry *e = MESSAGE(&d->arena, ThreadCoreEntry, thread_core_entry);
+	th->core = MESSAGE(&d->arena, CoreEntry, core_entry);
+	th->core->thread_core = e;
+	e->comm = th->status.comm;
+	if (syscall(SYS_get_robust_list, thread->tid, &head, &len) < 0)
+		return fail(errno, "pid %d: read its robust list", thread->tid);
+	e->futex_rla = (uint64_t)head;
+	e->futex_rla_len = len;
+	e->has_blk_sigset = true;
+	e->blk_sigset = thread->mask;
+	e->creds = make_creds(&d->arena, &th->status);
+	e->signals_p = read_pending(d, thread->tid, false, th->status.sig_pending);
+	if (thread->rseq.pointer)
+		e->rseq_entry = make_rseq(&d->arena, &thread->rseq);
+	if (thread->rseq.is_unknown)
+		dump_block(d,
+			   "pid %d: this kernel cannot tell whether it uses restartable sequences "
+			   "(rseq); "
+			   "that takes Linux 5.13",
+			   thread->tid);
+	e->has_seccomp_mode = true;
+	e->seccomp_mode = SECCOMP_MODE__disabled;
+	if (th->status.seccomp)
+		dump_block(d, "pid %d: seccomp is on, which this version cannot dump", thread->tid);
+	put_own_fields(d, thread->tid, e);
+	return put_scheduling(d, thread->tid, e);
+}
+
+static uint32_t read_number(int dir, const char *file, uint32_t fallback)
+{
+	char text[32];
+	int64_t n;
+
+	if (read_small_at(dir, file, text, sizeof(text)) <= 0 || !text_int(text, &n))
+		return fallback;
+	return n;
+}
+
+static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
+{
+	struct process *p = t->process;
+	TaskCoreEntry *e = MESSAGE(&d->arena, TaskCoreEntry, task_core_entry);
+	char text[32];
+	uint64_t n;
+
+	e->comm = p->stat.comm;
+	e->flags = p->stat.flags;
+	if (p->is_zombie) {
+		e->task_state = TASK_STATE_DEAD;
+		e->exit_code = p->stat.exit_code;
+		return e;
+	}
+	e->task_state = p->stop_signal ? TASK_STATE_STOPPED : TASK_STATE_ALIVE;
+	if (p->stop_signal) {
+		e->has_stop_signo = true;
+		e->stop_signo = p->stop_signal;
+	}
+	e->blk_sigset = p->threads[0].mask;
+	if (read_small_at(p->proc_fd, "personality", text, sizeof(text)) > 0 && text_hex(text, &n))
+		e->personality = n;
+	e->has_oom_score_adj = true;
+	e->oom_score_adj = (int32_t)read_number(p->proc_fd, "oom_score_adj", 0);
+	e->has_loginuid = true;
+	e->loginuid = read_number(p->proc_fd, "loginuid", ~0u);
+	if (read_small_at(p->proc_fd, "coredump_filter", text, sizeof(text)) > 0 &&
+	    text_hex(text, &n) && n != DEFAULT_COREDUMP_FILTER) {
+		e->has_coredump_filter = true;
+		e->coredump_filter = n;
+	}
+	e->signals_s = read_pending(d, p->pid, true, t->threads[0].status.shared_pending);
+	return e;
+}
+
+static void check_timers(struct dump *d, struct dump_task *t)
+{
+	char text[16];
+
+	if (read_small_at(t->process->proc_fd, "timers", text, sizeof(text)) > 0)
+		dump_block(d, "pid %d: it has POSIX timers, which this version cannot dump",
+			   t->process->pid);
+}
+
+static int collect_zombie(struct dump *d, struct dump_task *t)
+{
+	t->n_threads = 1;
+	t->threads = arena_new(&d->arena, struct dump_thread);
+	t->threads[0].core = MESSAGE(&d->arena, CoreEntry, core_entry);
+	t->threads[0].core->mtype = REGISTERS_MACHINE;
+	t->threads[0].core->tc = make_task_core(d, t);
+	return 0;
+}
+
+/* Threads that io_uring made in the task: they have nothing of their own to ask for. */
+static bool is_io_worker(const struct dump_thread *th)
+{
+	return !strncmp(th->core->thread_core->comm, "iou-", 4);
+}
+
+static int collect_threads(struct dump *d, struct dump_task *t)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < t->n_threads; i++) {
+		int rc = collect_thread(d, t, &t->threads[i]);
+
+		if (rc < 0)
+			return rc;
+		if (i && is_io_worker(&t->threads[i]))
+			dump_block(d,
+				   "pid %d: io_uring is in use (thread %d); this cannot be dumped",
+				   t->process->pid, t->threads[i].thread->tid);
+		else
+			t->threads[n++] = t->threads[i];
+	}
+	t->n_threads = n;
+	return 0;
+}
+
+int task_collect_outside(struct dump *d, struct dump_task *t)
+{
+	if (t->process->is_zombie)
+		return collect_zombie(d, t);
+	int rc = collect_threads(d, t);
+	if (rc < 0)
+		return rc;
+	t->threads[0].core->tc = make_task_core(d, t);
+	t->threads[0].core->ids = t->ids;
+	check_timers(d, t);
+	if (regs_is_compat(&t->process->threads[0].regs))
+		dump_block(d, "pid %d: it is a 32-bit program, which cannot be dumped",
+			   t->process->pid);
+	return 0;
+}
+
+/* As the kernel has it: struct kernel_sigaction. */
+struct kernel_sigaction {
+	uint64_t handler, flags, restorer, mask;
+};
+
+/* Room in the region for all answers. */
+struct answers {
+	struct kernel_sigaction action[SIGNALS + 1];
+	stack_t altstack;
+	uint64_t clear_tid_addr;
+	int32_t pdeath_sig;
+	int32_t child_subreaper;
+	struct itimerval itimer[3];
+	struct rlimit64 limit[RLIM_NLIMITS];
+};
+
+struct questions {
+	struct program p;
+	struct answers *answers;
+	struct call *securebits, *dumpable, *thp_disable, *brk;
+};
+
+#define AT(q, member) program_raddr(&(q)->p, &(q)->answers->member)
+
+static int ask(struct questions *q, struct worker *w)
+{
+	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 16);
+
+	if (rc < 0)
+		return rc;
+	q->answers = program_room(&q->p, sizeof(*q->answers));
+	if (!q->answers)
+		return -ENOSPC;
+	for (int sig = 1; sig <= SIGNALS; sig++)
+		if (sig != SIGKILL && sig != SIGSTOP)
+			CALL(&q->p, "read a signal action", SYS_rt_sigaction, sig, 0,
+			     AT(q, action[sig]), 8);
+	CALL(&q->p, "read the alternate stack", SYS_sigaltstack, 0, AT(q, altstack));
+	CALL(&q->p, "read clear_child_tid", SYS_prctl, PR_GET_TID_ADDRESS, AT(q, clear_tid_addr));
+	CALL(&q->p, "read the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, AT(q, pdeath_sig));
+	CALL(&q->p, "read the subreaper flag", SYS_prctl, PR_GET_CHILD_SUBREAPER,
+	     AT(q, child_subreaper));
+	q->securebits = CALL(&q->p, "read securebits", SYS_prctl, PR_GET_SECUREBITS);
+	q->dumpable = CALL(&q->p, "read dumpable", SYS_prctl, PR_GET_DUMPABLE);
+	q->thp_disable = CALL(&q->p, "read THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
+	for (int i = 0; i < 3; i++)
+		CALL(&q->p, "read an interval timer", SYS_getitimer, i, AT(q, itimer[i]));
+	/* Inside the task, because limits of another user's task take CAP_SYS_RESOURCE. */
+	for (int i = 0; i < RLIM_NLIMITS; i++)
+		CALL(&q->p, "read a limit", SYS_prlimit64, 0, i, 0, AT(q, limit[i]));
+	return 0;
+}
+
+static SaEntry **make_actions(struct arena *a, const struct answers *answers, size_t *ret_n)
+{
+	SaEntry **list = arena_array(a, SaEntry *, SIGNALS);
+	size_t n = 0;
+
+	for (int sig = 1; sig <= SIGNALS; sig++) {
+		if (sig == SIGKILL || sig == SIGSTOP)
+			continue;
+		SaEntry *e = MESSAGE(a, SaEntry, sa_entry);
+		e->sigaction = answers->action[sig].handler;
+		e->flags = answers->action[sig].flags;
+		e->restorer = answers->action[sig].restorer;
+		e->mask = answers->action[sig].mask;
+		list[n++] = e;
+	}
+	*ret_n = n;
+	return list;
+}
+
+static TaskRlimitsEntry *make_limits(struct arena *a, const struct answers *answers)
+{
+	TaskRlimitsEntry *e = MESSAGE(a, TaskRlimitsEntry, task_rlimits_entry);
+
+	e->n_rlimits = RLIM_NLIMITS;
+	e->rlimits = arena_array(a, RlimitEntry *, RLIM_NLIMITS);
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		e->rlimits[i] = MESSAGE(a, RlimitEntry, rlimit_entry);
+		e->rlimits[i]->cur = answers->limit[i].rlim_cur;
+		e->rlimits[i]->max = answers->limit[i].rlim_max;
+	}
+	return e;
+}
+
+static ItimerEntry *make_itimer(struct arena *a, const struct itimerval *v)
+{
+	ItimerEntry *e = MESSAGE(a, ItimerEntry, itimer_entry);
+
+	e->isec = v->it_interval.tv_sec;
+	e->iusec = v->it_interval.tv_usec;
+	e->vsec = v->it_value.tv_sec;
+	e->vusec = v->it_value.tv_usec;
+	return e;
+}
+
+static TaskTimersEntry *make_timers(struct arena *a, const struct answers *answers)
+{
+	TaskTimersEntry *e = MESSAGE(a, TaskTimersEntry, task_timers_entry);
+
+	e->real = make_itimer(a, &answers->itimer[ITIMER_REAL]);
+	e->virt = make_itimer(a, &answers->itimer[ITIMER_VIRTUAL]);
+	e->prof = make_itimer(a, &answers->itimer[ITIMER_PROF]);
+	return e;
+}
+
+static void put_altstack(struct arena *a, ThreadCoreEntry *e, const stack_t *ss)
+{
+	e->sas = MESSAGE(a, ThreadSasEntry, thread_sas_entry);
+	e->sas->ss_sp = (uint64_t)ss->ss_sp;
+	e->sas->ss_size = ss->ss_size;
+	e->sas->ss_flags = ss->ss_flags;
+}
+
+static void put_registers(struct dump *d, struct dump_thread *th, uint64_t clear_tid_addr)
+{
+	struct regs regs = thread_regs_alone(th->thread);
+
+	registers_to_core(&d->arena, &d->engine.layout, th->core, &regs, &th->thread->xstate,
+			  clear_tid_addr);
+}
+
+static void take_answers(struct dump *d, struct dump_task *t, const struct questions *q)
+{
+	const struct answers *answers = q->answers;
+	CoreEntry *core = t->threads[0].core;
+	ThreadCoreEntry *e = core->thread_core;
+
+	core->tc->sigactions = make_actions(&d->arena, answers, &core->tc->n_sigactions);
+	core->tc->rlimits = make_limits(&d->arena, answers);
+	core->tc->timers = make_timers(&d->arena, answers);
+	core->tc->has_child_subreaper = true;
+	core->tc->child_subreaper = answers->child_subreaper;
+	e->has_pdeath_sig = answers->pdeath_sig != 0;
+	e->pdeath_sig = answers->pdeath_sig;
+	e->creds->secbits = q->securebits->ret;
+	put_altstack(&d->arena, e, &answers->altstack);
+	t->mm->has_dumpable = true;
+	t->mm->dumpable = q->dumpable->ret;
+	t->mm->has_thp_disabled = true;
+	t->mm->thp_disabled = q->thp_disable->ret;
+	t->mm->mm_brk = q->brk->ret;
+	put_registers(d, &t->threads[0], answers->clear_tid_addr);
+}
+
+struct thread_answers {
+	stack_t altstack;
+	uint64_t clear_tid_addr;
+	int32_t pdeath_sig;
+};
+
+/* The few questions that only the thread itself can answer. */
+/* The first is the one that answers by its result. */
+enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, N_ASKED };
+
+struct thread_questions {
+	struct dump_thread *thread;
+	struct thread_answers *answers;
+	struct thread_call calls[N_ASKED];
+};
+
+static void prepare_questions(const struct region *r, struct thread_questions *q)
+{
+	const struct thread_call calls[N_ASKED] = {
+		[ASK_ALTSTACK] = { .nr = SYS_sigaltstack,
+				   .arg = { 0, region_raddr(r, &q->answers->altstack) } },
+		[ASK_TID_ADDRESS] = { .nr = SYS_prctl,
+				      .arg = { PR_GET_TID_ADDRESS,
+					       region_raddr(r, &q->answers->clear_tid_addr) } },
+		[ASK_PDEATHSIG] = { .nr = SYS_prctl,
+				    .arg = { PR_GET_PDEATHSIG,
+					     region_raddr(r, &q->answers->pdeath_sig) } },
+		[ASK_SECUREBITS] = { .nr = SYS_prctl, .arg = { PR_GET_SECUREBITS } },
+	};
+
+	memcpy(q->calls, calls, sizeof(calls));
+}
+
+static int take_thread_answers(struct dump *d, const struct thread_questions *q)
+{
+	const struct thread_answers *answers = q->answers;
+	ThreadCoreEntry *e = q->thread->core->thread_core;
+
+	for (size_t i = 0; i < N_ASKED; i++)
+		if (q->calls[i].ret < 0)
+			return fail(-q->calls[i].ret, "pid %d: ask the thread (system call %ld)",
+				    q->thread->thread->tid, q->calls[i].nr);
+	e->has_pdeath_sig = answers->pdeath_sig != 0;
+	e->pdeath_sig = answers->pdeath_sig;
+	e->creds->secbits = q->calls[ASK_SECUREBITS].ret;
+	put_altstack(&d->arena, e, &answers->altstack);
+	put_registers(d, q->thread, answers->clear_tid_addr);
+	return 0;
+}
+
+/* Asks some threads at once. */
+static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t n)
+{
+	struct thread_questions q[INJECT_THREADS_MAX];
+	struct thread_calls batch[INJECT_THREADS_MAX];
+	size_t mark = t->in.region.used;
+	int rc;
+
+	for (size_t i = 0; i < n; i++) {
+		q[i].thread = &t->threads[first + i];
+		q[i].answers = region_alloc(&t->in.region, sizeof(*q[i].answers));
+		if (!q[i].answers)
+			return -ENOSPC;
+		prepare_questions(&t->in.region, &q[i]);
+		batch[i] = (struct thread_calls){ q[i].thread->thread, q[i].calls };
+	}
+	rc = inject_thread_calls(&t->in, batch, n, N_ASKED);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = take_thread_answers(d, &q[i]);
+	t->in.region.used = mark;
+	return rc;
+}
+
+int task_collect_inside(struct dump *d, struct dump_task *t)
+{
+	struct questions q = { 0 };
+	int rc = ask(&q, &t->in.worker);
+
+	if (rc == 0)
+		rc = program_run(&q.p);
+	if (rc == 0)
+		take_answers(d, t, &q);
+	program_end(&q.p);
+	for (size_t first = 1; first < t->n_threads && rc == 0; first += INJECT_THREADS_MAX)
+		rc = ask_threads(d, t, first,
+				 min(t->n_threads - first, (size_t)INJECT_THREADS_MAX));
+	return rc;
+}
+
+static int write_cores(struct dump *d, struct dump_task *t)
+{
+	for (size_t i = 0; i < t->n_threads; i++) {
+		pid_t tid = t->pstree->threads[i];
+		int rc = image_write_one(&d->images, IMG_CORE, tid, t->threads[i].core);
+
+		if (rc < 0)
+			return rc;
+	}
+	return t->process->is_zombie
+		       ? 0
+		       : image_write_one(&d->images, IMG_IDS, t->process->pid, t->ids);
+}
+
+int task_write_images(struct dump *d)
+{
+	struct image_out out;
+
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		int rc = write_cores(d, &d->tasks[i]);
+
+		if (rc < 0)
+			return rc;
+	}
+	image_begin(&out, &d->images, IMG_PSTREE, 0);
+	for (size_t i = 0; i < d->n_tasks; i++)
+		image_add(&out, d->tasks[i].pstree);
+	return image_commit(&out);
+}

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Creating blank tasks: the root by criu, every other one by its parent, each with the id that
+ * it had. A blank task has nothing but the shared region and the vDSO and sits in the stub.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "kernel/abi.h"
+#include "mem/mem.h"
+#include "proc/task.h"
+#include "task/constants.h"
+#include "task/registers.h"
+#include "task/restore.h"
+
+#define BLANK_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL)
+
+#define REAP_WAIT_US 5000000
+#define REAP_POLL_US 500
+
+/* Reads /proc/ID/stat. False if there is no such task. */
+static bool read_stat_of(uint32_t id, struct proc_stat *ret)
+{
+	char path[32], text[2048];
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", id);
+	return read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
+	       proc_stat_parse(text, ret) == 0;
+}
+
+/*
+ * The task that was dumped and killed a moment ago keeps its pid until its parent has reaped it,
+ * which happens soon, but after criu dump has ended: that is waited for.
+ */
+static int check_free(struct restore *r, uint32_t id)
+{
+	uint64_t give_up = now_us() + REAP_WAIT_US;
+	struct proc_stat s;
+
+	while (read_stat_of(id, &s)) {
+		bool is_zombie = s.state == 'Z' || s.state == 'X';
+
+		if (!is_zombie)
+			return refuse(
+				EEXIST,
+				"pid %u is taken by another process (%s); end that one, or restore "
+				"in a new pid namespace",
+				id, s.comm);
+		if (now_us() > give_up)
+			return refuse(
+				EEXIST,
+				"pid %u is taken by a zombie (%s) that its parent %d does not reap",
+				id, s.comm, s.ppid);
+		int rc = engine_check(&r->engine);
+		if (rc < 0)
+			return rc;
+		(void)usleep(REAP_POLL_US);
+	}
+	return 0;
+}
+
+int task_check(struct restore *r)
+{
+	int first_error = 0;
+
+	for (size_t i = 0; i < r->snapshot.n_tasks; i++) {
+		const struct snapshot_task *t = &r->snapshot.tasks[i];
+
+		for (size_t j = 0; j < t->pstree->n_threads; j++) {
+			char who[32];
+
+			snprintf(who, sizeof(who), "pid %u", t->pstree->threads[j]);
+			int rc = t->is_zombie
+					 ? 0
+					 : registers_check(&r->engine.layout, t->cores[j], who);
+			if (rc < 0)
+				return rc;
+			/* All that are taken are reported, not only the first. */
+			rc = check_free(r, t->pstree->threads[j]);
+			first_error = first_error ? first_error : rc;
+		}
+	}
+	return first_error;
+}
+
+static int clone_failed(int err, pid_t pid)
+{
+	if (err == EEXIST)
+		return refuse(EEXIST, "pid %d was taken by another process meanwhile", pid);
+	if (err == EPERM)
+		return refuse(
+			EPERM,
+			"pid %d: choosing a pid takes CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN)",
+			pid);
+	if (err == EINVAL)
+		return refuse(EINVAL, "pid %d cannot be chosen: see /proc/sys/kernel/pid_max", pid);
+	return fail(err, "pid %d: create the task", pid);
+}
+
+static struct clone_args clone_args(uint64_t slot, uint64_t set_tid, uint64_t flags)
+{
+	return (struct clone_args){
+		.flags = flags,
+		.stack = slot,
+		.stack_size = SLOT_SELF, /* the new stack pointer stands on the slot's address */
+		.set_tid = set_tid,
+		.set_tid_size = 1,
+	};
+}
+
+/* Waits for a new task's first stop, before its first instruction, and lets it run. */
+static int let_start(struct restore *r, struct worker *w)
+{
+	int status;
+	int rc = engine_wait(&r->engine, w->tid, &status);
+
+	if (rc < 0)
+		return rc;
+	if (!WIFSTOPPED(status))
+		return tracee_died(w->tid, status, "it was created");
+	if (ptrace(PTRACE_CONT, w->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: start", w->tid);
+	return 0;
+}
+
+static int take_over(struct restore *r, struct worker *w)
+{
+	int rc = let_start(r, w);
+
+	return rc < 0 ? rc : worker_wait(w);
+}
+
+/* The first program of every task cannot use the C library's rseq area any more. */
+static int strip_root(struct restore *r, struct worker *w,
+		      const struct abi_rseq_configuration *rseq)
+{
+	struct program p;
+	int rc = program_begin(&p, w, 16);
+
+	if (rc < 0)
+		return rc;
+	if (rseq->rseq_abi_pointer)
+		CALL(&p, "unregister rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size,
+		     1 /* RSEQ_FLAG_UNREGISTER */, rseq->signature);
+	mem_add_strip(r, &p);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+static int new_slot(struct restore *r, struct worker *w, pid_t tid)
+{
+	struct slot *s = slot_new(&r->region, &r->engine);
+
+	if (!s)
+		return -ENOSPC;
+	*w = (struct worker){ .engine = &r->engine, .region = &r->region, .slot = s, .tid = tid };
+	return 0;
+}
+
+/* Creates and seizes the root; until that is done the robust list guards against our death. */
+static int create_root(struct restore *r, struct restore_task *t)
+{
+	struct worker *w = task_worker(t);
+	struct abi_rseq_configuration rseq = { 0 };
+	pid_t pid = t->pid;
+	int status, rc = new_slot(r, w, pid);
+
+	if (rc < 0)
+		return rc;
+	slot_watch(w->slot, &r->engine);
+	struct clone_args args =
+		clone_args(w->slot->self, (uint64_t)&pid, r->opts->sibling ? CLONE_PARENT : 0);
+	args.exit_signal = r->opts->sibling ? 0 : SIGCHLD;
+	long child = clone3_into_stub(&args, sizeof(args), region_stub_child(&r->region));
+	if (child < 0)
+		return clone_failed(-child, pid);
+	t->threads[0].exists = true;
+	if (ptrace(PTRACE_SEIZE, pid, NULL, BLANK_OPTIONS) < 0)
+		return fail(errno, "pid %d: trace the new task", pid);
+	rc = worker_wait(w);
+	slot_unwatch(w->slot, &r->engine);
+	if (rc < 0)
+		return rc;
+	if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", pid);
+	rc = engine_wait(&r->engine, pid, &status);
+	if (rc < 0)
+		return rc;
+	if (!WIFSTOPPED(status))
+		return tracee_died(pid, status, "it was created");
+	(void)ptrace(ABI_PTRACE_GET_RSEQ_CONFIGURATION, pid, sizeof(rseq), &rseq);
+	if (ptrace(PTRACE_CONT, pid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue", pid);
+	return strip_root(r, w, &rseq);
+}
+
+/* A child of a blank task is as blank as its parent. CLONE_PTRACE: it is ours from birth. */
+static int create_child(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+	int rc = new_slot(r, task_worker(t), t->pid);
+
+	if (rc == 0)
+		rc = program_begin(&p, task_worker(t->parent), 1);
+	if (rc < 0)
+		return rc;
+	pid_t *set_tid = program_data(&p, &t->pid, sizeof(t->pid));
+	if (!set_tid)
+		return -ENOSPC;
+	struct clone_args args =
+		clone_args(task_worker(t)->slot->self, program_raddr(&p, set_tid), CLONE_PTRACE);
+	args.exit_signal = SIGCHLD;
+	struct clone_args *room = program_data(&p, &args, sizeof(args));
+	if (!room)
+		return -ENOSPC;
+	struct call *c =
+		CALL(&p, "create a child", SYS_clone3, program_raddr(&p, room), sizeof(args));
+	c->flags = CALL_CLONES | CALL_MAY_FAIL;
+	rc = program_run(&p);
+	if (rc == 0 && c->ret < 0)
+		rc = clone_failed(-c->ret, t->pid);
+	program_end(&p);
+	if (rc < 0)
+		return rc;
+	t->threads[0].exists = true;
+	return take_over(r, task_worker(t));
+}
+
+static int call_in(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b)
+{
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 1);
+
+	if (rc < 0)
+		return rc;
+	CALL(&p, label, nr, a, b);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+static uint32_t sid(const struct restore_task *t)
+{
+	return t->image->pstree->sid;
+}
+
+/* A child in its parent's old session was born before the parent made its own. */
+static bool is_born_early(const struct restore_task *t)
+{
+	const struct restore_task *p = t->parent;
+
+	return p && sid(p) == (uint32_t)p->pid && sid(t) != sid(p) && sid(t) != (uint32_t)t->pid;
+}
+
+static int create_children(struct restore *r, struct restore_task *parent, bool early)
+{
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		struct restore_task *t = &r->tasks[i];
+
+		if (t->parent != parent || is_born_early(t) != early)
+			continue;
+		int rc = create_child(r, t);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int create_family(struct restore *r, struct restore_task *t)
+{
+	int rc = create_children(r, t, true);
+
+	if (rc == 0 && sid(t) == (uint32_t)t->pid)
+		rc = call_in(t, "become a session leader", SYS_setsid, 0, 0);
+	return rc < 0 ? rc : create_children(r, t, false);
+}
+
+static bool is_in_snapshot(const struct restore *r, uint32_t pid)
+{
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if ((uint32_t)r->tasks[i].pid == pid)
+			return true;
+	return false;
+}
+
+static int check_session(struct restore *r, struct restore_task *t)
+{
+	const struct restore_task *root = &r->tasks[0];
+	pid_t now = getsid(t->pid);
+
+	/* A session that is not in the images is replaced by criu's own. */
+	if (sid(t) == sid(root) && !is_in_snapshot(r, sid(root))) {
+		if (r->opts->shell_job)
+			return 0;
+		return refuse(
+			EINVAL,
+			"pid %d: its session %u is not in the images; give --shell-job to join "
+			"that of criu",
+			t->pid, sid(t));
+	}
+	if (now != (pid_t)sid(t))
+		return refuse(EINVAL, "pid %d: session %u cannot be restored (it would be %d)",
+			      t->pid, sid(t), now);
+	return 0;
+}
+
+static int set_group(struct restore *r, struct restore_task *t, bool leaders)
+{
+	uint32_t pgid = t->image->pstree->pgid;
+	bool is_leader = pgid == (uint32_t)t->pid;
+
+	if (is_leader != leaders || sid(t) == (uint32_t)t->pid)
+		return 0;
+	if (!is_leader && !is_in_snapshot(r, pgid)) {
+		if (pgid == r->tasks[0].image->pstree->pgid)
+			return 0; /* that of criu, as the root's */
+		return refuse(EINVAL, "pid %d: its process group %u is not in the images", t->pid,
+			      pgid);
+	}
+	return call_in(t, "join its process group", SYS_setpgid, 0, pgid);
+}
+
+static int set_groups(struct restore *r)
+{
+	for (int leaders = 1; leaders >= 0; leaders--) {
+		for (size_t i = 0; i < r->n_tasks; i++) {
+			int rc = set_group(r, &r->tasks[i], leaders);
+
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+int task_create_all(struct restore *r)
+{
+	sigset_t all, before;
+
+	/* Blank tasks may not be interrupted by anything but us. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	int rc = create_root(r, &r->tasks[0]);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		if (!r->tasks[i].is_zombie)
+			rc = create_family(r, &r->tasks[i]);
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		rc = check_session(r, &r->tasks[i]);
+	return rc < 0 ? rc : set_groups(r);
+}
+
+/*
+ * Adds the call that makes one more thread. Its stack is its slot, its clear_child_tid the one
+ * that it had.
+ */
+static int add_thread(struct restore_thread *th, struct program *p)
+{
+	pid_t *set_tid = program_data(p, &th->tid, sizeof(th->tid));
+	if (!set_tid)
+		return -ENOSPC;
+	struct clone_args args =
+		clone_args(th->worker.slot->self, program_raddr(p, set_tid),
+			   CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+				   CLONE_SYSVSEM | CLONE_CHILD_CLEARTID | CLONE_PTRACE);
+	args.child_tid = registers_clear_tid_addr(th->core);
+	struct clone_args *room = program_data(p, &args, sizeof(args));
+	if (!room)
+		return -ENOSPC;
+	struct call *c =
+		CALL(p, "create a thread", SYS_clone3, program_raddr(p, room), sizeof(args));
+	c->flags = CALL_CLONES;
+	return 0;
+}
+
+#define THREADS_AT_ONCE 64
+
+static int create_some(struct restore *r, struct restore_task *t, size_t first, size_t end)
+{
+	struct program p;
+	int rc = 0;
+
+	/* Slots stay; the program's room, behind them, does not. */
+	for (size_t i = first; i < end && rc == 0; i++)
+		rc = new_slot(r, &t->threads[i].worker, t->threads[i].tid);
+	if (rc == 0)
+		rc = program_begin(&p, task_worker(t), THREADS_AT_ONCE);
+	if (rc < 0)
+		return rc;
+	for (size_t i = first; i < end && rc == 0; i++)
+		rc = add_thread(&t->threads[i], &p);
+	if (rc == 0)
+		rc = program_run(&p);
+	program_end(&p);
+	for (size_t i = first; i < end && rc == 0; i++) {
+		t->threads[i].exists = true;
+		rc = let_start(r, &t->threads[i].worker);
+	}
+	for (size_t i = first; i < end && rc == 0; i++)
+		rc = worker_wait(&t->threads[i].worker);
+	return rc;
+}
+
+int task_create_threads(struct restore *r, struct restore_task *t)
+{
+	int rc = 0;
+
+	for (size_t first = 1; first < t->n_threads && rc == 0; first += THREADS_AT_ONCE)
+		rc = create_some(r, t, first, min(first + THREADS_AT_ONCE, t->n_threads));
+	return rc;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Credentials of threads: credentials(7), capabilities(7). */
+#ifndef TASK_CREDS_H
+#define TASK_CREDS_H
+
+#include "model/restore.h"
+#include "proc/task.h"
+
+int creds_read_own(struct arena *a, struct own_creds *ret);
+
+/* Adds the calls that give the thread its credentials; none if it has them already. */
+void creds_add(const struct own_creds *own, const CredsEntry *e, struct program *p);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/test.h"
+#include "image/image.h"
+#include "task/registers.h"
+
+/* The extended state of a real child that has used its vector registers. */
+static struct xstate real_xstate(struct arena *a)
+{
+	struct xstate x = { .data = arena_alloc(a, XSTATE_MAX) };
+	int status;
+	pid_t pid = ASSERT_OK(fork());
+
+	if (pid == 0) {
+		double d[2] = { 1.5, -2.25 };
+
+		__asm__ volatile("movupd %0, %%xmm7\n\tfldl %0" : : "m"(d));
+		for (;;)
+			pause();
+	}
+	ASSERT_OK(ptrace(PTRACE_SEIZE, pid, NULL, NULL));
+	usleep(1000);
+	ASSERT_OK(ptrace(PTRACE_INTERRUPT, pid, NULL, NULL));
+	ASSERT_OK(waitpid(pid, &status, __WALL));
+	x.size = ASSERT_OK(xstate_get(pid, x.data));
+	ASSERT_OK(kill(pid, SIGKILL));
+	ASSERT_OK(waitpid(pid, &status, __WALL));
+	return x;
+}
+
+static CoreEntry *make_core(struct arena *a, struct xstate_layout *l, struct xstate *x)
+{
+	CoreEntry *core = MESSAGE(a, CoreEntry, core_entry);
+	struct regs regs = { 0 };
+
+	regs.gp.rip = 0x1234;
+	regs.gp.r15 = ~0ull;
+	regs.gp.fs_base = 0x7f0000000000;
+	xstate_layout_read(l);
+	*x = real_xstate(a);
+	registers_to_core(a, l, core, &regs, x, 0x4711);
+	return core;
+}
+
+TEST(registers, all_come_back_from_the_image)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	struct xstate x;
+	struct regs regs;
+	CoreEntry *core = make_core(&a, &l, &x);
+	uint8_t back[XSTATE_MAX];
+
+	ASSERT_OK(registers_check(&l, core, "pid 1"));
+	registers_from_core(core, &regs);
+	ASSERT_EQ(regs.gp.rip, 0x1234);
+	ASSERT_EQ(regs.gp.r15, ~0ull);
+	ASSERT_EQ(regs.gp.fs_base, 0x7f0000000000);
+	ASSERT_EQ(registers_clear_tid_addr(core), 0x4711);
+	memcpy(back, x.data, x.size);
+	ASSERT_OK(registers_xstate_from_core(&l, core, back, x.size));
+	/* x87 and SSE registers, and what is behind the header, component by component */
+	ASSERT(!memcmp(back + 32, x.data + 32, 416 - 32));
+	for (int i = 2; i < 20; i++)
+		if (x.data[512] >> i & 1 && l.size[i])
+			ASSERT(!memcmp(back + l.offset[i], x.data + l.offset[i], l.size[i]));
+	arena_done(&a);
+}
+
+TEST(registers, a_cpu_without_a_feature_of_the_image_is_named)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	struct xstate x;
+	CoreEntry *core = make_core(&a, &l, &x);
+
+	core->thread_info->fpregs->xsave->xstate_bv |= 1ull << 40;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
+	ASSERT(strstr(log_first_error(), "this CPU lacks"));
+	log_clear_first_error();
+	core->thread_info->fpregs->xsave->xstate_bv = 7;
+	l.features = 3;
+	if (core->thread_info->fpregs->xsave->n_ymmh_space) {
+		ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
+		ASSERT(strstr(log_first_error(), "AVX"));
+	}
+	arena_done(&a);
+}
+
+TEST(registers, fields_of_a_wrong_length_are_refused)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	struct xstate x;
+	CoreEntry *core = make_core(&a, &l, &x);
+
+	core->thread_info->fpregs->n_xmm_space--;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	core->thread_info->fpregs->n_xmm_space++;
+	core->thread_info->fpregs->xsave->n_ymmh_space = 1;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	core->thread_info->fpregs->xsave->n_ymmh_space = 0;
+	core->thread_info->fpregs->xsave->xstate_bv = 4;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	arena_done(&a);
+}
+
+TEST(registers, another_machine_is_refused)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	struct xstate x;
+	CoreEntry *core = make_core(&a, &l, &x);
+
+	core->mtype = CORE_ENTRY__MARCH__AARCH64;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
+	core->mtype = REGISTERS_MACHINE;
+	core->thread_info = NULL;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	arena_done(&a);
+}

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What processes and threads have, at restore: limits, signals, timers, scheduling, credentials,
+ * registers. Images: core-TID.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "mem/vdso.h"
+#include "proc/text.h"
+#include "task/constants.h"
+#include "task/creds.h"
+#include "task/registers.h"
+#include "task/restore.h"
+
+static void add_limits(struct restore_task *t, struct program *p)
+{
+	const TaskRlimitsEntry *e = t->image->cores[0]->tc->rlimits;
+
+	for (size_t i = 0; e && i < e->n_rlimits; i++) {
+		struct rlimit64 now, want = { e->rlimits[i]->cur, e->rlimits[i]->max };
+
+		/* A blank task has the limits of criu. */
+		if (prlimit64(0, i, NULL, &now) == 0 && now.rlim_cur == want.rlim_cur &&
+		    now.rlim_max == want.rlim_max)
+			continue;
+		if (want.rlim_max > now.rlim_max && !(t->can_raise_limits)) {
+			warn("pid %d: limit %zu cannot be raised to %lu again without "
+			     "CAP_SYS_RESOURCE; it "
+			     "stays at %lu",
+			     t->pid, i, (long)want.rlim_max, (long)now.rlim_max);
+			want.rlim_max = now.rlim_max;
+			want.rlim_cur = min(want.rlim_cur, want.rlim_max);
+		}
+		void *room = program_data(p, &want, sizeof(want));
+		if (room)
+			CALL(p, "set a limit", SYS_prlimit64, 0, i, program_raddr(p, room), 0);
+	}
+}
+
+static int signal_of(size_t index)
+{
+	/* The list leaves out SIGKILL and SIGSTOP. */
+	int sig = index + 1;
+
+	sig += sig >= SIGKILL;
+	return sig + (sig >= SIGSTOP);
+}
+
+struct kernel_sigaction {
+	uint64_t handler, flags, restorer, mask;
+};
+
+static void add_action(struct program *p, int sig, const struct kernel_sigaction *act)
+{
+	void *room = program_data(p, act, sizeof(*act));
+
+	if (room)
+		CALL(p, "set a signal action", SYS_rt_sigaction, sig, program_raddr(p, room), 0, 8);
+}
+
+/*
+ * Zombie children that were made to die have left a SIGCHLD pending. Ignoring it discards it,
+ * and is no harm to the zombies that are there already.
+ */
+static void add_actions(struct restore_task *t, struct program *p)
+{
+	const TaskCoreEntry *tc = t->image->cores[0]->tc;
+	const struct kernel_sigaction ignore = { .handler = (uint64_t)SIG_IGN };
+
+	add_action(p, SIGCHLD, &ignore);
+	for (size_t i = 0; i < tc->n_sigactions; i++) {
+		const SaEntry *e = tc->sigactions[i];
+		struct kernel_sigaction act = { e->sigaction, e->flags, e->restorer, e->mask };
+
+		if (signal_of(i) <= SIGNALS)
+			add_action(p, signal_of(i), &act);
+	}
+}
+
+static void add_itimers(const TaskTimersEntry *timers, struct program *p)
+{
+	const ItimerEntry *which[] = { timers->real, timers->virt, timers->prof };
+
+	for (int i = 0; i < 3; i++) {
+		struct itimerval v = {
+			.it_interval = { which[i]->isec, which[i]->iusec },
+			.it_value = { which[i]->vsec, which[i]->vusec },
+		};
+
+		/* An interval timer that was read while it expired has no time left: it goes on. */
+		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
+			v.it_value = v.it_interval;
+		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
+			continue;
+		void *room = program_data(p, &v, sizeof(v));
+		if (room)
+			CALL(p, "set an interval timer", SYS_setitimer, i, program_raddr(p, room),
+			     0);
+	}
+}
+
+/* Shared pending signals. All are blocked now, so they stay pending until the task runs. */
+static void add_pending(const SignalQueueEntry *q, pid_t pid, pid_t tid, struct program *p)
+{
+	for (size_t i = 0; q && i < q->n_signals; i++) {
+		const ProtobufCBinaryData *si = &q->signals[i]->siginfo;
+		siginfo_t info = { 0 };
+
+		memcpy(&info, si->data, min(si->len, sizeof(info)));
+		void *room = program_data(p, &info, sizeof(info));
+		if (!room)
+			return;
+		if (tid)
+			CALL(p, "queue a pending signal", SYS_rt_tgsigqueueinfo, pid, tid,
+			     info.si_signo, program_raddr(p, room));
+		else
+			CALL(p, "queue a pending signal", SYS_rt_sigqueueinfo, pid, info.si_signo,
+			     program_raddr(p, room));
+	}
+}
+
+/* Sets a number in /proc/ID; one that cannot be set is lost with a warning. */
+static void write_proc_number(pid_t id, const char *file, int64_t value)
+{
+	char path[64], text[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", id, file);
+	autoclose int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int len = snprintf(text, sizeof(text), "%ld", value);
+	if (fd < 0 || write(fd, text, len) != len)
+		warn("pid %d: %s could not be set to %ld: %s", id, file, value, strerror(errno));
+}
+
+/* A blank task has what criu has: nothing is written where that is right already. */
+static bool differs_from_own(const char *file, int64_t value)
+{
+	char path[64], text[32];
+	int64_t now;
+
+	snprintf(path, sizeof(path), "/proc/self/%s", file);
+	return read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 || !text_int(text, &now) ||
+	       now != value;
+}
+
+static void write_coredump_filter(pid_t pid, uint32_t filter)
+{
+	char text[32];
+	uint64_t now;
+
+	if (read_small_at(AT_FDCWD, "/proc/self/coredump_filter", text, sizeof(text)) > 0 &&
+	    text_hex(text, &now) && now == filter)
+		return;
+	write_proc_number(pid, "coredump_filter", filter);
+}
+
+int task_restore_attributes(struct restore *r, struct restore_task *t)
+{
+	const TaskCoreEntry *tc = t->image->cores[0]->tc;
+	struct program p;
+
+	if (tc->has_oom_score_adj && differs_from_own("oom_score_adj", tc->oom_score_adj))
+		write_proc_number(t->pid, "oom_score_adj", tc->oom_score_adj);
+	if (tc->has_loginuid && differs_from_own("loginuid", tc->loginuid))
+		write_proc_number(t->pid, "loginuid", tc->loginuid);
+	if (tc->has_coredump_filter)
+		write_coredump_filter(t->pid, tc->coredump_filter);
+	t->can_raise_limits = r->own_creds.status.cap[CAP_SET_EFF] >> 24 & 1; /* CAP_SYS_RESOURCE */
+
+	int rc = program_begin(&p, task_worker(t), 256);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	CALL(&p, "set the address of clear_child_tid", SYS_set_tid_address,
+	     registers_clear_tid_addr(t->image->cores[0]));
+	CALL(&p, "set the personality", SYS_personality, tc->personality);
+	if (tc->has_child_subreaper && tc->child_subreaper)
+		CALL(&p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (t->image->mm->has_thp_disabled && t->image->mm->thp_disabled)
+		CALL(&p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE,
+		     t->image->mm->thp_disabled, 0, 0, 0);
+	add_limits(t, &p);
+	add_actions(t, &p);
+	add_pending(tc->signals_s, t->pid, 0, &p);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+/*
+ * A zombie is a blank child that ends as the dumped one did. Fatal signals reach it only through
+ * its tracer, which passes them on.
+ */
+static int let_die(struct restore *r, struct restore_task *t)
+{
+	uint32_t code = t->image->cores[0]->tc->exit_code;
+	int sig = code & 0x7f, status;
+	const struct rlimit64 no_core = { 0, 0 };
+	uint64_t no_signals = 0;
+	struct program p;
+	const char *comm = t->image->cores[0]->tc->comm;
+	int rc = program_begin(&p, task_worker(t), 5);
+
+	if (rc < 0)
+		return rc;
+	const char *name = program_data(&p, comm, strlen(comm) + 1);
+	CALL(&p, "set its name", SYS_prctl, PR_SET_NAME, program_raddr(&p, name));
+	if (sig) {
+		void *limit = program_data(&p, &no_core, sizeof(no_core));
+		void *mask = program_data(&p, &no_signals, sizeof(no_signals));
+
+		CALL(&p, "forbid a core dump", SYS_prlimit64, 0, RLIMIT_CORE,
+		     program_raddr(&p, limit), 0);
+		CALL(&p, "unblock signals", SYS_rt_sigprocmask, SIG_SETMASK,
+		     program_raddr(&p, mask), 0, 8);
+		CALL(&p, "die by a signal", SYS_kill, t->pid, sig);
+	}
+	CALL(&p, "exit", SYS_exit_group, code >> 8 & 0xff);
+	rc = program_start(&p);
+	while (rc == 0) {
+		rc = engine_wait(&r->engine, t->pid, &status);
+		if (rc < 0 || !WIFSTOPPED(status))
+			break;
+		if (ptrace(PTRACE_CONT, t->pid, NULL, status >> 16 ? 0 : (long)WSTOPSIG(status)) <
+		    0)
+			rc = fail(errno, "pid %d: let it die", t->pid);
+	}
+	program_end(&p);
+	t->is_gone = rc == 0;
+	return rc;
+}
+
+int task_bury_zombies(struct restore *r)
+{
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		int rc = r->tasks[i].is_zombie ? let_die(r, &r->tasks[i]) : 0;
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* struct sched_attr of sched_setattr(2). */
+struct sched_attr_v0 {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+/* CPUs that this machine lacks cannot be had: the thread then keeps those of criu. */
+static void set_affinity(pid_t tid, const ThreadCoreEntry *e)
+{
+	uint64_t now[128];
+	size_t bytes = e->n_cpu_affinity * sizeof(uint64_t);
+
+	if (syscall(SYS_sched_getaffinity, tid, sizeof(now), now) == (long)bytes &&
+	    !memcmp(now, e->cpu_affinity, bytes))
+		return;
+	if (syscall(SYS_sched_setaffinity, tid, bytes, e->cpu_affinity) < 0)
+		warn("pid %d: its CPU affinity cannot be restored: %s", tid, strerror(errno));
+}
+
+static int set_scheduling(const struct restore_thread *th)
+{
+	const ThreadCoreEntry *e = th->core->thread_core;
+	struct sched_attr_v0 now = { .size = sizeof(now) }, want = {
+		.size = sizeof(want),
+		.policy = e->sched_policy & ~SCHED_RESET_ON_FORK,
+		.flags = e->sched_policy & SCHED_RESET_ON_FORK ? 1 : 0,
+		.nice = e->sched_nice,
+		.priority = e->sched_prio,
+	};
+
+	if (e->n_cpu_affinity)
+		set_affinity(th->tid, e);
+	if (e->has_timer_slack_ns && differs_from_own("timerslack_ns", e->timer_slack_ns))
+		write_proc_number(th->tid, "timerslack_ns", e->timer_slack_ns);
+	if (!e->has_sched_policy)
+		return 0;
+	if (syscall(SYS_sched_getattr, th->tid, &now, sizeof(now), 0) == 0 &&
+	    now.policy == want.policy && now.nice == want.nice && now.priority == want.priority &&
+	    (now.flags & 1) == want.flags)
+		return 0;
+	if (syscall(SYS_sched_setattr, th->tid, &want, 0) < 0)
+		return fail(errno, "pid %d: set its scheduling (policy %u, nice %d, priority %u)",
+			    th->tid, want.policy, want.nice, want.priority);
+	return 0;
+}
+
+/* All that a thread has to ask for itself. */
+static void add_thread_calls(struct restore *r, struct restore_task *t, struct restore_thread *th,
+			     struct program *p)
+{
+	const ThreadCoreEntry *e = th->core->thread_core;
+	const char *comm = e->comm ? e->comm : t->image->cores[0]->tc->comm;
+	bool is_leader = th == &t->threads[0];
+	const char *name = program_data(p, comm, strlen(comm) + 1);
+
+	if (name)
+		CALL(p, "set its name", SYS_prctl, PR_SET_NAME, program_raddr(p, name));
+	if (e->futex_rla_len)
+		CALL(p, "set the robust list", SYS_set_robust_list, e->futex_rla, e->futex_rla_len);
+	if (e->sas) {
+		stack_t ss = {
+			.ss_sp = (void *)e->sas->ss_sp,
+			.ss_size = e->sas->ss_size,
+			.ss_flags = e->sas->ss_flags & ~SS_ONSTACK,
+		};
+		void *room = program_data(p, &ss, sizeof(ss));
+		if (room)
+			CALL(p, "set the alternate stack", SYS_sigaltstack, program_raddr(p, room),
+			     0);
+	}
+	if (e->rseq_entry && e->rseq_entry->rseq_abi_pointer)
+		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
+		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
+	add_pending(e->signals_p, t->pid, th->tid, p);
+	if (e->creds)
+		creds_add(&r->own_creds, e->creds, p);
+	/* A change of credentials clears both of these. */
+	if (e->has_pdeath_sig && e->pdeath_sig)
+		CALL(p, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, e->pdeath_sig);
+	if (is_leader && t->image->mm->has_dumpable && t->image->mm->dumpable != 2)
+		CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, t->image->mm->dumpable);
+	if (is_leader && t->image->cores[0]->tc->timers)
+		add_itimers(t->image->cores[0]->tc->timers, p);
+}
+
+/* Supplementary groups may be 65,536: then the program is long and runs alone. */
+static size_t thread_room(const struct restore_thread *th)
+{
+	const ThreadCoreEntry *e = th->core->thread_core;
+	size_t n = 160;
+
+	n += e->signals_p ? e->signals_p->n_signals : 0;
+	return n;
+}
+
+#define AT_ONCE 16
+
+static int run_some(struct restore *r, struct restore_task *t, size_t first, size_t end)
+{
+	struct program p[AT_ONCE];
+	size_t n = 0;
+	int rc = 0, failed = 0;
+
+	for (size_t i = first; i < end && rc == 0; i++) {
+		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(&t->threads[i]));
+		if (rc < 0)
+			break;
+		add_thread_calls(r, t, &t->threads[i], &p[n]);
+		n++;
+	}
+	size_t started = 0;
+	while (rc == 0 && started < n) {
+		rc = program_start(&p[started]);
+		started += rc == 0;
+	}
+	for (size_t i = 0; i < started; i++) {
+		int one = program_wait(&p[i]);
+
+		failed = failed ? failed : one;
+	}
+	while (n-- > 0)
+		program_end(&p[n]);
+	return rc < 0 ? rc : failed;
+}
+
+int task_restore_threads(struct restore *r, struct restore_task *t)
+{
+	for (size_t i = 0; i < t->n_threads; i++) {
+		int rc = set_scheduling(&t->threads[i]);
+
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t first = 0; first < t->n_threads; first += AT_ONCE) {
+		int rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int stop_thread(struct restore *r, struct restore_thread *th)
+{
+	int status;
+	int rc = engine_wait(&r->engine, th->tid, &status);
+
+	if (rc < 0)
+		return rc;
+	if (!WIFSTOPPED(status))
+		return tracee_died(th->tid, status, "it was being restored");
+	if (status >> 16 != PTRACE_EVENT_STOP)
+		return refuse(EINTR, "pid %d: it stopped for signal %d while it was being restored",
+			      th->tid, WSTOPSIG(status));
+	return 0;
+}
+
+static int stop_threads(struct restore *r, struct restore_task *t)
+{
+	for (size_t i = 0; i < t->n_threads; i++)
+		if (ptrace(PTRACE_INTERRUPT, t->threads[i].tid, NULL, NULL) < 0)
+			return fail(errno, "pid %d: interrupt", t->threads[i].tid);
+	for (size_t i = 0; i < t->n_threads; i++) {
+		int rc = stop_thread(r, &t->threads[i]);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* The region goes last, by a call from the vDSO, in the leader. */
+static int unmap_region(struct restore *r, struct restore_task *t)
+{
+	uint64_t insn = vdso_call_insn(r, t);
+	struct thread_call call = { .nr = SYS_munmap, .arg = { r->region.raddr, r->region.size } };
+	struct regs now;
+	int rc = regs_get(t->pid, &now);
+
+	if (rc < 0)
+		return fail(-rc, "pid %d: read registers", t->pid);
+	if (!insn)
+		return refuse(EOPNOTSUPP,
+			      "pid %d: it has no vDSO to leave the shared region through", t->pid);
+	rc = tracee_call(&r->engine, t->pid, &now, insn, regs_sp(&now), &call);
+	if (rc == 0 && call.ret < 0)
+		rc = fail(-call.ret, "pid %d: unmap the shared region", t->pid);
+	return rc;
+}
+
+static int set_thread_registers(const struct xstate_layout *l, struct restore_thread *th,
+				uint8_t *fresh, int size)
+{
+	_Alignas(64) uint8_t x[XSTATE_MAX];
+	const ThreadCoreEntry *e = th->core->thread_core;
+	uint64_t mask = e->has_blk_sigset ? e->blk_sigset : 0;
+	struct regs regs;
+
+	memcpy(x, fresh, size);
+	int rc = registers_xstate_from_core(l, th->core, x, size);
+	if (rc == 0)
+		rc = xstate_set(th->tid, x, size);
+	if (rc < 0)
+		return fail(-rc, "pid %d: set extended registers", th->tid);
+	if (ptrace(PTRACE_SETSIGMASK, th->tid, sizeof(mask), &mask) < 0)
+		return fail(errno, "pid %d: set the signal mask", th->tid);
+	registers_from_core(th->core, &regs);
+	rc = regs_set(th->tid, &regs);
+	return rc < 0 ? fail(-rc, "pid %d: set registers", th->tid) : 0;
+}
+
+int task_set_registers(struct restore *r, struct restore_task *t)
+{
+	_Alignas(64) uint8_t fresh[XSTATE_MAX];
+	int rc = stop_threads(r, t);
+
+	if (rc == 0)
+		rc = unmap_region(r, t);
+	if (rc < 0)
+		return rc;
+	int size = xstate_get(t->pid, fresh);
+	if (size < 0)
+		return fail(-size, "pid %d: read extended registers", t->pid);
+	for (size_t i = 0; i < t->n_threads && rc == 0; i++)
+		rc = set_thread_registers(&r->engine.layout, &t->threads[i], fresh, size);
+	return rc;
+}
+
+void task_let_go(struct restore *r, bool stop)
+{
+	/* The commit point: from here on our death kills nobody. */
+	for (size_t i = 0; i < r->n_tasks; i++)
+		for (size_t j = 0; j < r->tasks[i].n_threads && !r->tasks[i].is_gone; j++)
+			(void)ptrace(PTRACE_SETOPTIONS, r->tasks[i].threads[j].tid, NULL, 0);
+	for (size_t i = r->n_tasks; i-- > 0;) {
+		struct restore_task *t = &r->tasks[i];
+		const TaskCoreEntry *tc = t->image->cores[0]->tc;
+
+		if (t->is_gone)
+			continue;
+		if (tc->task_state == TASK_STATE_STOPPED)
+			(void)kill(t->pid,
+				   tc->has_stop_signo && tc->stop_signo ? tc->stop_signo : SIGSTOP);
+		else if (stop)
+			(void)kill(t->pid, SIGSTOP);
+		for (size_t j = t->n_threads; j-- > 0;)
+			if (ptrace(PTRACE_DETACH, t->threads[j].tid, NULL, NULL) < 0)
+				warn("pid %d: detach: %s", t->threads[j].tid, strerror(errno));
+	}
+}
+
+void task_kill_all(struct restore *r)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		if (r->tasks[i].threads[0].exists && !r->tasks[i].is_gone)
+			any = kill(r->tasks[i].pid, SIGKILL) == 0 || any;
+	}
+	/* criu has no other children and tracees than these. */
+	while (any && (waitpid(-1, NULL, __WALL) >= 0 || errno == EINTR))
+		;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Processes and threads at restore, from blank ones to the point where they run. */
+#ifndef TASK_RESTORE_H
+#define TASK_RESTORE_H
+
+#include "model/restore.h"
+
+/* Checks what the machine has to offer for all threads, and that all pids are free. */
+int task_check(struct restore *r);
+
+/* Creates all processes, blank, with their sessions and process groups. */
+int task_create_all(struct restore *r);
+
+/* Everything of a process that is not memory or files; then its zombie children. */
+int task_restore_attributes(struct restore *r, struct restore_task *t);
+
+/* Lets those that are zombies in the image die. */
+int task_bury_zombies(struct restore *r);
+
+/* Creates the other threads; then everything that a thread has. */
+int task_create_threads(struct restore *r, struct restore_task *t);
+int task_restore_threads(struct restore *r, struct restore_task *t);
+
+/* Stops all threads out of the stub, takes the region away and sets their registers. */
+int task_set_registers(struct restore *r, struct restore_task *t);
+
+/* Lets all go: from here on nothing can fail. stop: leave them stopped. */
+void task_let_go(struct restore *r, bool stop);
+
+/* Kills whatever was created. */
+void task_kill_all(struct restore *r);
+
+/* The worker of the leader. */
+static inline struct worker *task_worker(struct restore_task *t)
+{
+	return &t->threads[0].worker;
+}
+
+#endif

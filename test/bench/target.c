@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What `make bench` measures: targets to checkpoint, and the work of one thread that a dump and
+ * a restore are compared with.
+ *   target mem MIB | threads N      announces itself with a line and sleeps
+ *   target pwrite FILE MIB          writes memory to a file, prints microseconds
+ *   target pread FILE MIB           reads it into fresh memory, prints microseconds
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PIECE (1u << 20)
+
+static uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000ull + t.tv_nsec / 1000;
+}
+
+static uint8_t *fresh(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	(void)madvise(p, size, MADV_NOHUGEPAGE);
+	return p;
+}
+
+/* No page is zero and no two are equal. */
+static uint8_t *written(size_t size)
+{
+	uint8_t *p = fresh(size);
+
+	for (size_t i = 0; i < size; i += sizeof(uint64_t) * 8)
+		*(uint64_t *)(p + i) = i * 0x9e3779b97f4a7c15ull + 1;
+	return p;
+}
+
+static void transfer(int fd, uint8_t *p, size_t size, int is_write)
+{
+	for (size_t pos = 0; pos < size; pos += PIECE) {
+		ssize_t n = is_write ? pwrite(fd, p + pos, PIECE, pos) : pread(fd, p + pos, PIECE, pos);
+
+		if (n != PIECE) {
+			perror("transfer");
+			exit(1);
+		}
+	}
+}
+
+/*
+ * The memory that is measured was in use a moment ago, as it is in a cycle of criu: the first
+ * touch of memory that the machine under us has to provide is not what is compared.
+ */
+static void measure(const char *file, size_t size, int is_write)
+{
+	uint8_t *p = written(size);
+	int fd = open(file, is_write ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY, 0600);
+
+	if (fd < 0) {
+		perror(file);
+		exit(1);
+	}
+	if (is_write) {
+		transfer(fd, p, size, 1);
+		if (ftruncate(fd, 0) < 0)
+			perror("ftruncate");
+	} else {
+		munmap(p, size);
+		p = fresh(size);
+	}
+	uint64_t start = now_us();
+	transfer(fd, p, size, is_write);
+	printf("%lu\n", (unsigned long)(now_us() - start));
+}
+
+static void *sleeper(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static void start_threads(int n)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 64 << 10);
+	for (int i = 1; i < n; i++)
+		if (pthread_create(&t, &attr, sleeper, NULL)) {
+			perror("pthread_create");
+			exit(1);
+		}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 4 && !strcmp(argv[1], "pwrite")) {
+		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1);
+	} else if (argc == 4 && !strcmp(argv[1], "pread")) {
+		measure(argv[2], (size_t)atoi(argv[3]) << 20, 0);
+	} else if (argc == 3 && !strcmp(argv[1], "mem")) {
+		/* 64 KiB for the smallest */
+		written(atoi(argv[2]) ? (size_t)atoi(argv[2]) << 20 : 64 << 10);
+		puts("ready");
+		fflush(stdout);
+		sleeper(NULL);
+	} else if (argc == 3 && !strcmp(argv[1], "threads")) {
+		start_threads(atoi(argv[2]));
+		puts("ready");
+		fflush(stdout);
+		sleeper(NULL);
+	} else {
+		return 1;
+	}
+	return 0;
+}

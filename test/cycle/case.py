@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One row: start the target, checkpoint and restore it some times, see that it did not notice."""
+
+import ctypes
+import difflib
+import os
+import re
+import shlex
+import shutil
+import signal
+import time
+
+import snapshot
+
+PR_SET_CHILD_SUBREAPER = 36
+POLL_SEC = 0.002
+PATIENCE_SEC = 20       # for one condition; the row has a limit of its own
+SKIP_STATUS = 77
+PIDS_LEFT = 8           # for a target that is to see the numbers start over
+LINES_A_STEP = 5        # lines a working program must add to be called alive
+DIFF_LINES = 40
+LOG_LINES = 12
+
+
+class Failed(Exception):
+    pass
+
+
+class Skipped(Exception):
+    pass
+
+
+class Row:
+    """name | command | flags; flags are words, or word=value."""
+
+    def __init__(self, line):
+        self.name, *command, flags = (p.strip() for p in re.split(r'\s\|(?:\s|$)', line))
+        self.command = ' | '.join(command)
+        self.flags = dict((f.split('=', 1) + [''])[:2] for f in flags.split())
+
+    def has(self, flag):
+        return flag in self.flags
+
+    @property
+    def is_live(self):
+        """Its processes, threads and mappings come and go."""
+        return self.has('live')
+
+    @property
+    def is_program(self):
+        """Not mk: a file it writes to tells how it is."""
+        return any(self.has(f) for f in FILE_FLAGS)
+
+    @property
+    def mode(self):
+        return next((m for m in ('live', 'quiet') if self.has(m)), 'idle')
+
+
+FILE_FLAGS = ('count', 'lines', 'wait')
+KNOWN_FLAGS = {'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+               'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap'}
+
+
+def read_rows(path):
+    rows = []
+    with open(path) as f:
+        for number, line in enumerate(f, 1):
+            line = line.strip()
+            if not line or line.startswith('#'):
+                continue
+            row = Row(line)
+            unknown = set(row.flags) - KNOWN_FLAGS
+            if unknown:
+                raise SystemExit(f'{path}:{number}: unknown flags {sorted(unknown)}')
+            rows.append(row)
+    return rows
+
+
+def wait_until(ready, what):
+    """Asks ready() until it says something true, and returns that."""
+    deadline = time.monotonic() + PATIENCE_SEC
+    while True:
+        value = ready()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise Failed(f'{what}: nothing after {PATIENCE_SEC} s')
+        time.sleep(POLL_SEC)
+
+
+def say_status(status):
+    if os.WIFSIGNALED(status):
+        return f'killed by {signal.Signals(os.WTERMSIG(status)).name}'
+    return f'exit code {os.WEXITSTATUS(status)}'
+
+
+def become_subreaper():
+    """Whatever loses its parent below us becomes our child: nothing can get lost."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_all_descendants():
+    """Kills what is left below us, by pid; returns what that was."""
+    killed = {}
+    while True:
+        pids = snapshot.descendants(os.getpid())
+        for pid in pids:
+            if not snapshot.is_zombie(pid):
+                killed.setdefault(pid, snapshot.read(f'/proc/{pid}/comm').strip())
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return killed
+        time.sleep(POLL_SEC)
+
+
+class Process:
+    """A child of ours, or one that became it. Its pid stays taken until reap() has been called."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.status = None
+
+    def reap(self):
+        """True once it is dead and waited for."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status is not None
+
+
+def start(argv, output, cwd, new_session, env):
+    """Descriptors 0, 1, 2 and no others: /dev/null and a file."""
+    pid = os.fork()
+    if pid:
+        return Process(pid)
+    try:
+        null = os.open('/dev/null', os.O_RDONLY)
+        out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(null, 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.closerange(3, 1024)
+        os.chdir(cwd)
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGALRM):
+            signal.signal(sig, signal.SIG_DFL)
+        if new_session:
+            os.setsid()
+        os.execvpe(argv[0], argv, env)
+    except OSError as e:
+        os.write(2, f'{argv[0]}: {e.strerror}\n'.encode())
+    finally:
+        os._exit(126)
+
+
+class Outside:
+    """What a tool might leave behind outside the directories it was given."""
+
+    WATCHED = ('/run',)
+    SUSPECT = re.compile(r'criu|crtools|link_remap', re.I)
+    KNOWN = {'/run/criu.kdat'}
+    TRANSIENT_SEC = 5
+
+    def __init__(self, watched=WATCHED):
+        self.watched = watched
+        self.before = self.look()
+
+    def look(self):
+        mounts = {'mount ' + l for l in snapshot.read('/proc/self/mountinfo').splitlines()}
+        files = {os.path.join(d, name) for d in self.watched if os.path.isdir(d)
+                 for name in os.listdir(d) if self.SUSPECT.search(name)}
+        return mounts | (files - self.KNOWN)
+
+    def new(self):
+        """Others on this machine come and go, what the tool has left behind stays."""
+        left = sorted(self.look() - self.before)
+        deadline = time.monotonic() + self.TRANSIENT_SEC
+        while left and time.monotonic() < deadline:
+            time.sleep(POLL_SEC)
+            left = sorted(self.look() - self.before)
+        return left
+
+
+class Case:
+    def __init__(self, row, directory, criu, places, cycles):
+        self.row = row
+        self.top = directory
+        self.criu = criu
+        self.cycles = int(row.flags.get('cycles', cycles))
+        self.dir = self.make_dir('dir')         # the target's
+        self.work = self.make_dir('work')       # criu's; must stay empty
+        self.tmp = self.make_dir('tmp')         # TMPDIR of both; must stay empty
+        self.status_file = os.path.join(self.top, 'status')
+        places = dict(places, dir=self.dir, status=self.status_file)
+        self.argv = [word.format(**places) for word in shlex.split(row.command)]
+        self.env = {'PATH': os.environ.get('PATH', '/usr/bin:/bin'), 'LC_ALL': 'C', 'HOME': '/root',
+                    'TMPDIR': self.tmp, 'CYCLE': row.name}
+        self.target = None
+        self.checks = 0
+        self.lines_seen = 0
+        self.outside = Outside()
+
+    def make_dir(self, name):
+        path = os.path.join(self.top, name)
+        os.makedirs(path)
+        return path
+
+    # -- the target --
+
+    def status_lines(self):
+        text = snapshot.read(self.status_file) if os.path.exists(self.status_file) else ''
+        return text[:text.rfind('\n') + 1].splitlines()
+
+    def find_status(self, word):
+        return next((l for l in self.status_lines() if l.startswith(word)), None)
+
+    def target_output(self):
+        return snapshot.read(os.path.join(self.top, 'target.out')).strip()[-500:]
+
+    def must_live(self):
+        if self.target.reap():
+            if os.WIFEXITED(self.target.status) and os.WEXITSTATUS(self.target.status) == SKIP_STATUS:
+                raise Skipped((self.find_status('skip: ') or 'skip: no reason given')[6:])
+            raise Failed(f'the target is gone: {say_status(self.target.status)}; {self.target_output()}')
+        return True
+
+    def near_the_last_pid(self):
+        """The numbers start over in the middle of the target: children and threads get lower ones."""
+        last = int(snapshot.read('/proc/sys/kernel/pid_max')) - PIDS_LEFT
+        with open('/proc/sys/kernel/ns_last_pid', 'w') as f:
+            f.write(str(last))
+
+    def start_target(self):
+        if self.row.has('wrap'):
+            self.near_the_last_pid()
+        self.target = start(self.argv, os.path.join(self.top, 'target.out'), self.dir,
+                            not self.row.has('job'), self.env)
+        if self.row.is_program:
+            self.wait_growth()
+            return
+        wait_until(lambda: self.find_status('ready ') or not self.must_live(), 'the ready line')
+        self.wait_settled()
+
+    def wait_settled(self):
+        if self.row.is_live:
+            return
+        reason = []
+
+        def at_rest():
+            self.must_live()
+            reason[:] = [snapshot.restless(snapshot.tree(self.target.pid), self.row.has('spin'))]
+            return reason == [None]
+        try:
+            wait_until(at_rest, 'the target to be at rest')
+        except Failed as e:
+            self.must_live()
+            raise Failed(f'{e}: {reason[0]}') from None
+
+    def volatile(self):
+        found = []
+        for line in self.status_lines():
+            if line.startswith('volatile '):
+                _, start_hex, length = line.split()
+                found.append((int(start_hex, 16), int(length)))
+        return found
+
+    def snapshot(self):
+        self.wait_settled()
+        lines = snapshot.take(self.target.pid, self.row.mode, self.volatile())
+        ignored = self.row.flags.get('ignore')
+        return [l for l in lines if not re.search(ignored, l)] if ignored else lines
+
+    # -- growing files of working programs --
+
+    def watched_file(self):
+        flag = next(f for f in FILE_FLAGS if self.row.has(f))
+        return os.path.join(self.dir, self.row.flags[flag].split(':')[0])
+
+    def whole_lines(self):
+        path = self.watched_file()
+        text = snapshot.read(path) if os.path.exists(path) else ''
+        return text[:text.rfind('\n') + 1].splitlines()
+
+    def wait_growth(self):
+        goal = len(self.whole_lines()) + LINES_A_STEP
+        wait_until(lambda: self.must_live() and len(self.whole_lines()) >= goal,
+                   f'{os.path.basename(self.watched_file())} to grow to {goal} lines')
+
+    def check_lines(self):
+        lines = self.whole_lines()
+        if len(lines) < self.lines_seen:
+            raise Failed(f'the file shrank from {self.lines_seen} lines to {len(lines)}')
+        if self.row.has('count'):
+            for i, line in enumerate(lines):
+                if line != str(i + 1):
+                    raise Failed(f'line {i + 1} of the file is {line!r}')
+        if self.row.has('lines'):
+            pattern = self.row.flags['lines'].split(':', 1)[1]
+            for i, line in enumerate(lines):
+                if not re.fullmatch(pattern, line):
+                    raise Failed(f'line {i + 1} of the file is {line!r}')
+        self.lines_seen = len(lines)
+
+    def check(self, when):
+        """The target says it is as it was."""
+        if self.row.is_program:
+            self.wait_growth()
+            self.check_lines()
+            return
+        self.checks += 1
+        os.kill(self.target.pid, signal.SIGUSR1)
+        line = wait_until(lambda: self.find_status(f'check {self.checks} ') or not self.must_live(),
+                          f'check {self.checks}')
+        if line != f'check {self.checks} ok':
+            raise Failed(f'{when}: {line}')
+
+    # -- the tool --
+
+    def run_criu(self, *args):
+        argv = [self.criu, *args] + (['--shell-job'] if self.row.has('job') else [])
+        output = os.path.join(self.top, 'criu.out')
+        with open(os.path.join(self.top, 'commands'), 'a') as f:
+            f.write(shlex.join(argv) + '\n')
+        process = start(argv, output, self.work, False, self.env)
+        wait_until(process.reap, f'criu {args[0]}')
+        return process.status, shlex.join(argv)
+
+    def tool_words(self, images, log):
+        """The part of log and output that tells why."""
+        lines = snapshot.read(os.path.join(images, log)).splitlines()
+        errors = [l for l in lines if re.search(r'error|fail', l, re.I)]
+        said = snapshot.read(os.path.join(self.top, 'criu.out')).splitlines()[-4:]
+        return '\n'.join(['    ' + l for l in (errors or lines)[-LOG_LINES:] + said])
+
+    def dump(self, images, leave_running):
+        os.mkdir(images)
+        before = self.snapshot()
+        status, command = self.run_criu('dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
+                                        '-v4', *(['-R'] if leave_running else []))
+        if status:
+            raise Failed(f'{command}\n  {say_status(status)}; {self.state_after_failure(before)}\n'
+                         + self.tool_words(images, 'dump.log'))
+        return before
+
+    def state_after_failure(self, before):
+        """A failed dump promises to leave the target as it was: say whether it did."""
+        try:
+            self.must_live()
+            self.compare(before, 'failed dump')
+            self.check('failed dump')
+            return 'the target runs on unchanged'
+        except Failed as e:
+            return f'AND THE TARGET IS NOT AS IT WAS: {e}'
+
+    def compare(self, before, when):
+        after = self.snapshot()
+        if before == after:
+            return
+        diff = list(difflib.unified_diff(before, after, 'before', 'after', n=0, lineterm=''))
+        more = [f'... and {len(diff) - DIFF_LINES} more lines'] if len(diff) > DIFF_LINES else []
+        raise Failed('\n    '.join([f'{when}: /proc differs'] + diff[:DIFF_LINES] + more))
+
+    def step_leave_running(self, images):
+        before = self.dump(images, leave_running=True)
+        self.must_live()
+        self.compare(before, 'dump -R')
+        self.check('dump -R')
+
+    def step_restore(self, images):
+        # two in a row: calls that the first one interrupted are in the kernel for the second time
+        if not self.row.has('norun'):
+            before = self.dump(images + '-first', leave_running=True)
+            self.compare(before, 'dump -R right before')
+        before = self.dump(images, leave_running=False)
+        pids = [self.target.pid] if self.row.is_live else snapshot.tree(self.target.pid)
+        self.wait_killed()
+        self.restore(images, pids)
+        self.compare(before, 'restore')
+        self.check('restore')
+
+    def wait_killed(self):
+        wait_until(self.target.reap, 'the target to be killed by the dump')
+        if not os.WIFSIGNALED(self.target.status) or os.WTERMSIG(self.target.status) != signal.SIGKILL:
+            raise Failed(f'after dump the target has {say_status(self.target.status)}')
+        self.expect_nothing_left('dump')
+
+    def expect_nothing_left(self, when):
+        """Children of the dead come to us; the ones that were killed only have to be waited for."""
+        def gone():
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                return True
+            return False
+        try:
+            wait_until(gone, f'after {when} processes to be gone')
+        except Failed:
+            left = [f'{p} {snapshot.read(f"/proc/{p}/comm").strip()}'
+                    for p in snapshot.descendants(os.getpid())]
+            raise Failed(f'processes left behind after {when}: {", ".join(left)}') from None
+
+    def restore(self, images, pids):
+        pidfile = os.path.join(images, 'pidfile')
+        status, command = self.run_criu('restore', '-d', '-D', images, '-o', 'restore.log', '-v4',
+                                        '--pidfile', pidfile)
+        if status:
+            taken = [f'pid {p} is taken by {snapshot.read(f"/proc/{p}/comm").strip()!r}'
+                     for p in pids if os.path.exists(f'/proc/{p}')]
+            raise Failed(f'{command}\n  {say_status(status)}; {"; ".join(taken) or "all pids are free"}\n'
+                         + self.tool_words(images, 'restore.log'))
+        written = snapshot.read(pidfile)
+        if written != str(self.target.pid):
+            raise Failed(f'{command}\n  pidfile says {written!r}, expected {self.target.pid}')
+        self.target = Process(self.target.pid)
+        if self.target.pid not in snapshot.descendants(os.getpid()):
+            raise Failed(f'{command}\n  no process {self.target.pid} after restore')
+        ours = snapshot.descendants(os.getpid())
+        strangers = set(ours) - set(snapshot.tree(self.target.pid))
+        if strangers and not self.row.is_live:
+            raise Failed(f'processes left behind after restore: {sorted(strangers)}')
+
+    # -- the whole --
+
+    def run(self):
+        self.start_target()
+        if not self.row.is_program:
+            self.check('before all')
+        names = self.names_in_dir()
+        for n in range(1, self.cycles + 1):
+            if not self.row.has('norun'):
+                self.step_leave_running(os.path.join(self.top, f'run{n}'))
+            if not self.row.has('nokill'):
+                self.step_restore(os.path.join(self.top, f'kill{n}'))
+        self.stop_target()
+        self.expect_nothing_left('the end')
+        self.expect_clean(names)
+
+    def stop_target(self):
+        os.kill(self.target.pid, signal.SIGTERM)
+        wait_until(self.target.reap, 'the target to leave on SIGTERM')
+        if self.row.is_program:
+            self.check_lines()
+        elif self.target.status:
+            raise Failed(f'the target left with {say_status(self.target.status)}; '
+                         f'{self.find_status("stop bad") or self.target_output()}')
+
+    def names_in_dir(self):
+        return sorted(os.path.join(d, n) for d, subdirs, files in os.walk(self.dir) for n in subdirs + files)
+
+    def expect_clean(self, names):
+        new = sorted(set(self.names_in_dir()) - set(names)) + self.outside.new()
+        new += [os.path.join(d, n) for d in (self.work, self.tmp) for n in os.listdir(d)]
+        if new:
+            raise Failed(f'files left behind: {", ".join(new[:10])}')
+
+
+def on_alarm(_sig, _frame):
+    raise Failed('the row took too long')
+
+
+def on_term(_sig, _frame):
+    raise KeyboardInterrupt
+
+
+def run_row(row, directory, criu, places, cycles, timeout):
+    """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
+    become_subreaper()
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.signal(signal.SIGTERM, on_term)
+    signal.alarm(int(row.flags.get('timeout', timeout)))
+    try:
+        Case(row, directory, criu, places, cycles).run()
+        verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
+    except Skipped as e:
+        verdict = ('skip', str(e))
+    except Failed as e:
+        verdict = ('skip', f'todo, {row.flags["todo"]}') if row.has('todo') else ('fail', str(e))
+    except KeyboardInterrupt:
+        verdict = ('fail', 'interrupted')
+    signal.alarm(0)
+    end_all_descendants()
+    if verdict[0] != 'fail':
+        shutil.rmtree(directory)
+    return verdict

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What /proc says about a tree of processes, as lines of text that can be compared.
+
+Left out is what changes by itself (counters of time and memory) and what no
+checkpoint can keep (inode numbers of pipes and the like, start times).
+"""
+
+import hashlib
+import os
+import re
+import struct
+
+PAGE = 4096
+ZERO = bytes(PAGE)
+SIGSUSPEND = '130'
+
+# Fields of /proc/PID/status that differ from one moment to the next.
+VOLATILE_STATUS = re.compile(
+    r'(Vm|Rss|Hugetlb|State|SigQ|FDSize|voluntary_ctxt|nonvoluntary_ctxt)')
+
+# Fields of /proc/PID/stat that are a property of the task: number and name.
+STAT_TASK = {38: 'exit_signal', 19: 'nice', 40: 'rt_priority', 41: 'policy'}
+STAT_PROCESS = {
+    5: 'pgrp', 6: 'session', 7: 'tty', 26: 'startcode', 27: 'endcode', 28: 'startstack',
+    45: 'start_data', 46: 'end_data', 47: 'start_brk', 48: 'arg_start', 49: 'arg_end',
+    50: 'env_start', 51: 'env_end'}
+
+TEXT_FILES = ('limits', 'personality', 'oom_score_adj', 'coredump_filter', 'cgroup', 'timers')
+BINARY_FILES = ('cmdline', 'environ', 'auxv')
+LINKS = ('exe', 'cwd', 'root')
+NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'pid_for_children', 'time',
+              'time_for_children', 'user', 'uts')
+
+# Mappings of files without a name: the inode is made anew.
+NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*) \(deleted\)$')
+NUMBERED = re.compile(r'^(pipe|socket):\[(\d+)\]$')
+
+
+def read(path, mode='r'):
+    try:
+        with open(path, mode, **({} if 'b' in mode else {'errors': 'backslashreplace'})) as f:
+            return f.read()
+    except OSError as e:
+        text = f'unreadable: {e.strerror}\n'
+        return text.encode() if 'b' in mode else text
+
+
+def link(path):
+    try:
+        return os.readlink(path)
+    except OSError as e:
+        return f'unreadable: {e.strerror}'
+
+
+def stat_fields(path):
+    """Fields of a stat file by their number in proc(5); the name may contain anything."""
+    text = read(path)
+    head, _, tail = text.rpartition(')')
+    if not head:
+        return {}
+    fields = dict(enumerate(tail.split(), 3))
+    fields[1] = text.split(' ', 1)[0]
+    return fields
+
+
+def tids(pid):
+    try:
+        return sorted(int(t) for t in os.listdir(f'/proc/{pid}/task'))
+    except OSError:
+        return []
+
+
+def children(pid):
+    found = []
+    for tid in tids(pid):
+        try:
+            with open(f'/proc/{pid}/task/{tid}/children') as f:
+                found += [int(child) for child in f.read().split()]
+        except OSError:     # that thread has just ended
+            pass
+    return sorted(found)
+
+
+def descendants(root):
+    """All processes below root, root not included, parents before children."""
+    found = children(root)
+    for pid in found:
+        found.extend(children(pid))
+    return found
+
+
+def tree(root):
+    return [root] + descendants(root)
+
+
+def is_zombie(pid):
+    return stat_fields(f'/proc/{pid}/stat').get(3) in ('Z', 'X', None)
+
+
+def is_serving(pid, tid):
+    return read(f'/proc/{pid}/task/{tid}/syscall').startswith(SIGSUSPEND + ' ')
+
+
+def restless(pids, spinning):
+    """Who does not sleep yet, or nothing. In each process a thread must be back in its sigsuspend;
+    where others spin, that is all that can be asked for."""
+    for pid in pids:
+        if is_zombie(pid):
+            continue
+        if not any(is_serving(pid, tid) for tid in tids(pid)):
+            state = stat_fields(f'/proc/{pid}/stat').get(3)
+            return f'process {pid}, state {state}, system call: {read(f"/proc/{pid}/syscall").strip()}'
+        for tid in [] if spinning else tids(pid):
+            state = stat_fields(f'/proc/{pid}/task/{tid}/stat').get(3)
+            if state != 'S':
+                return f'thread {tid} of {pid}, state {state}'
+    return None
+
+
+def hexdump(data):
+    return data.hex() if len(data) <= 64 else f'{data[:24].hex()}... {hashlib.sha256(data).hexdigest()}'
+
+
+class Mapping:
+    """One mapping out of smaps. Neighbours that only differ in where they start are joined:
+    the kernel may have kept them apart before, or may keep them apart after."""
+
+    def __init__(self, header):
+        words = header.split(None, 5)
+        self.start, self.end = (int(x, 16) for x in words[0].split('-'))
+        self.perms = words[1]
+        self.offset = int(words[2], 16)
+        self.dev, self.inode = words[3], words[4]
+        # where the heap starts and ends is known by other means; its neighbours may join it
+        self.name = words[5].strip() if len(words) > 5 and words[5].strip() != '[heap]' else ''
+        self.flags = ''
+
+    def is_file(self):
+        return self.inode != '0'
+
+    def continues(self, other):
+        same = (self.start == other.end and self.perms == other.perms and self.dev == other.dev
+                and self.inode == other.inode and self.name == other.name and self.flags == other.flags)
+        return same and (not self.is_file() or self.offset == other.offset + other.end - other.start)
+
+    def __str__(self):
+        inode = '*' if NAMELESS.match(self.name) else self.inode
+        offset = self.offset if self.is_file() else 0
+        return (f'{self.start:x}-{self.end:x} {self.perms} {offset:08x} {self.dev} {inode} '
+                f'{self.name} [{self.flags}]')
+
+
+def mappings(pid):
+    found = []
+    for line in read(f'/proc/{pid}/smaps').splitlines():
+        if re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
+            found.append(Mapping(line))
+        elif line.startswith('VmFlags:') and found:
+            found[-1].flags = ' '.join(line.split()[1:])
+    joined = []
+    for m in found:
+        if joined and m.continues(joined[-1]):
+            joined[-1].end = m.end
+        else:
+            joined.append(m)
+    return joined
+
+
+def is_present(pagemap, address):
+    """Present or swapped out: reading other pages of anonymous memory would only make them."""
+    pagemap.seek(address // PAGE * 8)
+    entry = pagemap.read(8)
+    return len(entry) == 8 and struct.unpack('Q', entry)[0] >> 62 != 0
+
+
+def holds_private_data(m):
+    special = m.name in ('[vvar]', '[vvar_vclock]', '[vdso]', '[vsyscall]')
+    return m.perms[3] == 'p' and not special and (m.perms[1] == 'w' or not m.is_file())
+
+
+def blank(page, address, volatile):
+    """Zeroes what the kernel writes by itself (the rseq area)."""
+    for start, length in volatile:
+        if address <= start < address + PAGE:
+            at = start - address
+            page = page[:at] + bytes(length) + page[at + length:]
+    return page
+
+
+def memory_lines(pid, maps, volatile):
+    with open(f'/proc/{pid}/mem', 'rb', buffering=0) as mem, \
+            open(f'/proc/{pid}/pagemap', 'rb', buffering=0) as pagemap:
+        for m in filter(holds_private_data, maps):
+            for address in range(m.start, m.end, PAGE):
+                if not m.is_file() and not is_present(pagemap, address):
+                    continue
+                try:
+                    mem.seek(address)
+                    page = mem.read(PAGE)
+                except OSError:     # behind the end of a file
+                    continue
+                page = blank(page, address, volatile)
+                if page != ZERO:
+                    yield f'memory {address:x} {hashlib.sha256(page).hexdigest()[:16]}'
+
+
+class Names:
+    """Numbers of pipes and sockets, replaced by the order in which they turn up."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def plain(self, target):
+        m = NUMBERED.match(target)
+        if not m:
+            return target, None
+        number = self.seen.setdefault(target, len(self.seen))
+        return f'{m.group(1)}:[#{number}]', m.group(2)
+
+
+def fd_lines(pid, names, live):
+    for fd in sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd')):
+        target, inode = names.plain(link(f'/proc/{pid}/fd/{fd}'))
+        info = read(f'/proc/{pid}/fdinfo/{fd}').splitlines()
+        if inode or target.startswith('anon_inode:'):
+            info = [l for l in info if not l.startswith('ino:')]
+        if live:
+            info = [l for l in info if l.startswith(('flags:', 'mnt_id:'))]
+        yield f'fd {fd} -> {target} {" ".join(" ".join(l.split()) for l in info)}'
+
+
+def status_lines(path, is_root):
+    for line in read(path).splitlines():
+        if VOLATILE_STATUS.match(line):
+            continue
+        if is_root and line.startswith('PPid:'):
+            continue    # who adopts it is not its own property
+        yield 'status ' + ' '.join(line.split())
+
+
+def task_lines(pid, tid, is_root):
+    base = f'/proc/{pid}/task/{tid}'
+    fields = stat_fields(f'{base}/stat')
+    yield f'task {tid}'
+    yield f'comm {read(base + "/comm")!r}'
+    for number, name in STAT_TASK.items():
+        yield f'{name} {fields.get(number)}'
+    yield f'timerslack {read(f"/proc/{tid}/timerslack_ns").strip()}'
+    yield f'children {read(base + "/children").strip()}'
+    yield from status_lines(f'{base}/status', is_root)
+
+
+def lasting_lines(pid):
+    """What does not change even while a program works."""
+    for name in LINKS:
+        yield f'{name} {link(f"/proc/{pid}/{name}")}'
+    for name in BINARY_FILES:
+        yield f'{name} {hexdump(read(f"/proc/{pid}/{name}", "rb"))}'
+    for name in TEXT_FILES:
+        for line in read(f'/proc/{pid}/{name}').splitlines():
+            yield f'{name} {" ".join(line.split())}'
+    for name in NAMESPACES:
+        yield f'ns {link(f"/proc/{pid}/ns/{name}")}'
+    fields = stat_fields(f'/proc/{pid}/stat')
+    for number, name in STAT_PROCESS.items():
+        yield f'{name} {fields.get(number)}'
+
+
+def process_lines(pid, is_root, names, quiet, volatile):
+    yield from lasting_lines(pid)
+    maps = mappings(pid)
+    yield from (f'map {m}' for m in maps)
+    yield from fd_lines(pid, names, live=False)
+    for tid in tids(pid):
+        yield from task_lines(pid, tid, is_root)
+    if quiet:
+        yield from memory_lines(pid, maps, volatile)
+
+
+def take(root, mode, volatile=()):
+    """mode: 'live' (a working program: its root only), 'idle' (all but memory), 'quiet' (all)."""
+    names = Names()
+    if mode == 'live':
+        return [f'{root} {line}' for part in (lasting_lines(root), fd_lines(root, names, live=True))
+                for line in part]
+    pids = tree(root)
+    lines = [f'processes {pids}']
+    for pid in pids:
+        if is_zombie(pid):
+            fields = stat_fields(f'/proc/{pid}/stat')
+            lines.append(f'{pid} zombie of {fields.get(4)}, pgrp {fields.get(5)}, session '
+                         f'{fields.get(6)}, exit code {fields.get(52)}, {read(f"/proc/{pid}/comm")!r}')
+            continue
+        lines += [f'{pid} {line}' for line in
+                  process_lines(pid, pid == root, names, mode == 'quiet', volatile)]
+    return lines
