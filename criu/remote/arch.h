@@ -50,6 +50,14 @@ int64_t regs_result(const struct regs *regs);
 /* Registers that enter the stub at entry with its slot. */
 struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot);
 
+/*
+ * Both leave a mark in registers that neither calls nor the stub use. A thread that carries it is
+ * not where its program was: it is at work for a criu, or on the way back from one that died.
+ * regs_fill_mark: what a gadget pops on that way has to be the mark too.
+ */
+bool regs_is_marked(const struct regs *regs);
+void regs_fill_mark(void *buf, size_t size);
+
 uint64_t regs_pc(const struct regs *regs);
 void regs_set_pc(struct regs *regs, uint64_t pc);
 uint64_t regs_sp(const struct regs *regs);

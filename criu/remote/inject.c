@@ -155,7 +155,8 @@ int inject_find_site(struct inject *in, struct engine *e, struct process *p,
  * Finds the places for frames at the bottom of the stack, memory that belongs to nobody: what is
  * below the leader's stack pointer (any signal handler would overwrite it), or, if that is not in
  * [stack] (goroutines, alternate stacks), pages that were never touched. What they hold is saved
- * and put back all the same.
+ * and put back all the same. A thread with its stack pointer there is in a signal handler that
+ * came in between when it was on its way back from a criu that died: its frames are needed.
  */
 static void find_dead_places(struct inject *in)
 {
@@ -175,6 +176,8 @@ static void find_dead_places(struct inject *in)
 		bool is_dead = at + size <= (is_on_stack ? sp : in->site.stack_end);
 		bool is_touched = false;
 
+		for (size_t i = 0; i < in->process->n_threads; i++)
+			is_dead = is_dead && regs_sp(&in->process->threads[i].regs) - at >= size;
 		for (int i = 0; i < INJECT_DEAD_PAGES; i++)
 			is_touched = is_touched || entry[place * INJECT_DEAD_PAGES + i];
 		if (is_dead && is_touched)
@@ -221,6 +224,7 @@ static int write_frames(struct inject *in)
 	autofree uint8_t *buf = calloc(1, size);
 	if (!buf)
 		return fail(ENOMEM, "pid %d: frames", in->process->pid);
+	regs_fill_mark(buf, size);
 	uint64_t out = at + ((in->site.gadget_pops + 15) & ~15ull);
 	uint64_t context = (out + out_size + in->site.gadget_pops + 15) & ~15ull;
 	if (context + context_size > at + size)
@@ -568,12 +572,16 @@ static struct thread_call done_call(const struct chain *c)
 				     .arg = { done, FUTEX_WAKE_OP, 1, 0, done, op } };
 }
 
-static int build_frames(struct chain *c, uint64_t at, const struct thread_call *calls, size_t n)
+/* Into the buffer, which will stand at address at, behind what the first call pops. */
+static int build_frames(struct chain *c, size_t pops, uint64_t at, const struct thread_call *calls,
+			size_t n)
 {
 	struct inject *in = c->in;
 	struct thread *t = c->thread;
 	size_t step = frame_size(&in->engine->layout, NULL);
+	uint8_t *buf = c->buf + pops;
 
+	at += pops;
 	struct regs alone = thread_regs_alone(t);
 
 	for (size_t i = 0; i < n; i++) {
@@ -581,11 +589,11 @@ static int build_frames(struct chain *c, uint64_t at, const struct thread_call *
 		struct regs r = regs_for_call(&t->regs, in->site.call_insn,
 					      sp_into(in, frame + step), calls[i].nr, calls[i].arg);
 
-		if (frame_build(&in->engine->layout, c->buf + i * step, frame, in->site.restorer,
-				&r, NULL, ALL_SIGNALS) < 0)
+		if (frame_build(&in->engine->layout, buf + i * step, frame, in->site.restorer, &r,
+				NULL, ALL_SIGNALS) < 0)
 			return -EOPNOTSUPP;
 	}
-	return frame_build(&in->engine->layout, c->buf + n * step, at + n * step, in->site.restorer,
+	return frame_build(&in->engine->layout, buf + n * step, at + n * step, in->site.restorer,
 			   &alone, &t->xstate, t->mask);
 }
 
@@ -610,12 +618,13 @@ static int write_chain(struct chain *c, int place, const struct thread_call *cal
 
 	c->is_stepped = regs_need_restart_block(&c->thread->regs);
 	size_t n_frames = list_calls(c, calls, n, list);
-	size_t size = n_frames * frame_size(l, NULL) + frame_size(l, &c->thread->xstate);
+	size_t pops = (in->site.gadget_pops + 15) & ~15ul;
+	size_t size = pops + n_frames * frame_size(l, NULL) + frame_size(l, &c->thread->xstate);
 	uint64_t at = frame_place(in, place, size);
 
 	c->first = 0;
-	memset(c->buf, 0, min(size, sizeof(c->buf)));
-	if (!at || build_frames(c, at, list, n_frames) < 0) {
+	regs_fill_mark(c->buf, min(size, sizeof(c->buf)));
+	if (!at || build_frames(c, pops, at, list, n_frames) < 0) {
 		c->is_stepped = true;
 		return 0;
 	}
@@ -623,7 +632,7 @@ static int write_chain(struct chain *c, int place, const struct thread_call *cal
 	int rc = pwrite_all(process_mem(in->process), c->buf, size, at);
 	if (rc < 0)
 		return fail(-rc, "pid %d: write to the bottom of the stack", c->thread->tid);
-	c->first = at;
+	c->first = at + pops;
 	return 0;
 }
 

@@ -126,6 +126,69 @@ struct regs thread_regs_alone(const struct thread *t)
 	return r;
 }
 
+/*
+ * Calls that even a stop without a signal ends with EINTR are put right at once: from here on it
+ * does not matter how the task comes to go on.
+ */
+static int fix_interrupted_call(struct thread *t)
+{
+	int rc = regs_get(t->tid, &t->regs);
+
+	if (rc < 0)
+		return fail(-rc, "pid %d: read registers", t->tid);
+	t->resume = t->regs;
+	regs_fix_resume(&t->resume);
+	if (regs_result(&t->resume) == regs_result(&t->regs))
+		return 0;
+	rc = regs_set(t->tid, &t->resume);
+	return rc < 0 ? fail(-rc, "pid %d: set registers", t->tid) : 0;
+}
+
+static int go_to_call_stop(struct tree *tree, struct thread *t)
+{
+	int status, rc;
+
+	if (ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: let it go back to its program", t->tid);
+	rc = engine_wait(tree->engine, t->tid, &status);
+	if (rc < 0)
+		return rc;
+	if (!WIFSTOPPED(status))
+		return tracee_died(t->tid, status, "it went back to its program");
+	if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
+		t->process->stop_again = true;
+	rc = regs_get(t->tid, &t->regs);
+	return rc < 0 ? fail(-rc, "pid %d: read registers", t->tid) : 0;
+}
+
+/*
+ * A thread on its way back from a criu that died has neither its program's registers nor its
+ * mask. It is let go on, through the frames that it returns by, to where its program was:
+ *  1. its last frame is loaded by a system call; 2. at the stop behind that the registers are
+ *  the program's; 3. an interrupt before it goes on stops it there as any other thread.
+ * No signal may come in between; the frames hold the true mask.
+ */
+static int send_home(struct tree *tree, struct thread *t)
+{
+	const uint64_t all_signals = ~0ull;
+	int stop_signal, rc = 0;
+
+	debug("pid %d: it is on its way back from a criu that died", t->tid);
+	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(all_signals), &all_signals) < 0)
+		return fail(errno, "pid %d: set the signal mask", t->tid);
+	while (rc == 0 && regs_is_marked(&t->regs))
+		rc = go_to_call_stop(tree, t);
+	if (rc < 0)
+		return rc;
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0 ||
+	    ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", t->tid);
+	rc = tracee_wait_interrupted(tree->engine, t->tid, &stop_signal);
+	if (rc == -ESRCH)
+		return refuse(ESRCH, "pid %d: it ended while it was being stopped", t->tid);
+	return rc < 0 ? rc : fix_interrupted_call(t);
+}
+
 static void read_rseq(struct thread *t)
 {
 	struct abi_rseq_configuration conf;
@@ -174,6 +237,10 @@ static int read_thread(struct tree *tree, struct thread *t)
 	_Alignas(64) uint8_t buf[XSTATE_MAX];
 	int rc = 0;
 
+	if (regs_is_marked(&t->regs))
+		rc = send_home(tree, t);
+	if (rc < 0)
+		return rc;
 	t->restarted_call = -1;
 	if (regs_interrupted_call(&t->regs) == SYS_restart_syscall) {
 		rc = restart_find_call(tree->engine, t);
@@ -213,24 +280,6 @@ static int ask_to_stop(struct process *p, pid_t tid)
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 && errno != ESRCH)
 		return fail(errno, "pid %d: interrupt", tid);
 	return 1;
-}
-
-/*
- * Calls that even a stop without a signal ends with EINTR are put right at once: from here on it
- * does not matter how the task comes to go on.
- */
-static int fix_interrupted_call(struct thread *t)
-{
-	int rc = regs_get(t->tid, &t->regs);
-
-	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", t->tid);
-	t->resume = t->regs;
-	regs_fix_resume(&t->resume);
-	if (regs_result(&t->resume) == regs_result(&t->regs))
-		return 0;
-	rc = regs_set(t->tid, &t->resume);
-	return rc < 0 ? fail(-rc, "pid %d: set registers", t->tid) : 0;
 }
 
 /* Pointers to threads are only taken when the tree is complete: the array moves as it grows. */

@@ -152,6 +152,8 @@ ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint6
 
 	if (x && x->size < LEGACY_AND_HEADER)
 		return -EOPNOTSUPP;
+	/* The kernel does not read this; the call before may end with words popped from here. */
+	regs_fill_mark(f.siginfo, sizeof(f.siginfo));
 	put_regs(&f.sc, &regs->gp);
 	if (x) {
 		f.sc.fpstate = fpstate_at(at);

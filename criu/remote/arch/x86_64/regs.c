@@ -15,6 +15,7 @@
 #define TRAP_FLAG      0x100u
 #define DIRECTION_FLAG 0x400u
 #define USER_CS_64     0x33
+#define MARK	       0x9a3cf57b6de2801full /* in registers that no call and not the stub uses */
 
 /* Codes that the kernel keeps to itself: include/linux/errno.h. */
 #define ERESTARTSYS	      512
@@ -68,6 +69,25 @@ int xstate_set(pid_t tid, const void *data, size_t size)
 	return ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) < 0 ? -errno : 0;
 }
 
+static void set_mark(struct regs *r)
+{
+	r->gp.r14 = MARK;
+	r->gp.r15 = MARK;
+}
+
+bool regs_is_marked(const struct regs *regs)
+{
+	return regs->gp.r14 == MARK && regs->gp.r15 == MARK;
+}
+
+void regs_fill_mark(void *buf, size_t size)
+{
+	const uint64_t mark = MARK;
+
+	for (size_t i = 0; i + sizeof(mark) <= size; i += sizeof(mark))
+		memcpy((uint8_t *)buf + i, &mark, sizeof(mark));
+}
+
 struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, long nr,
 			  const uint64_t arg[6])
 {
@@ -84,6 +104,7 @@ struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, l
 	r.gp.r8 = arg[4];
 	r.gp.r9 = arg[5];
 	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
+	set_mark(&r);
 	return r;
 }
 
@@ -100,6 +121,7 @@ struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot
 	r.gp.rbx = slot;
 	r.gp.orig_rax = -1;
 	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
+	set_mark(&r);
 	return r;
 }
 
