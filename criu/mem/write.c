@@ -2,7 +2,10 @@
 /*
  * Pages into their file. A chunk of memory is read through /proc/PID/mem (which, unlike
  * process_vm_readv, leaves copy-on-write pages shared), cleaned of zero pages while it is in the
- * cache, and written. For much memory a second thread writes while this one reads.
+ * cache, and written. Much memory is moved by two threads that do the same with chunk after
+ * chunk. Where a chunk goes in the file is known when it is clean:
+ *  1. a worker takes the next chunk; 2. it reads and filters; 3. it waits for its turn, gives its
+ *  pages their place and lets the next one do so; 4. it writes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,19 +22,31 @@
 #include "mem/mem.h"
 #include "model/vma.h"
 
-#define CHUNK_SIZE    (512u << 10)
+#define CHUNK_SIZE    (256u << 10)
 #define CHUNK_PAGES   (CHUNK_SIZE / PAGE_SIZE_)
-#define N_CHUNKS      4
 #define THREAD_FROM   (8ull << 20) /* bytes; below, a thread costs more than it gains */
 #define ALLOCATE_FROM (1ull << 20)
 #define HOLD_MAX      (16ull << 20) /* of a dump; copying that much takes some 4 ms */
 
+/* Memory of the task that lies together, and is kept in whole if keeps_zero. */
+struct segment {
+	uint64_t addr;
+	size_t pages;
+	bool keeps_zero;
+};
+
 /* Bytes of the task and the pieces of them that are kept. */
 struct chunk {
 	uint8_t *data;
+	unsigned number;
+	struct segment segments[CHUNK_PAGES];
+	int n_segments;
 	struct iovec keep[CHUNK_PAGES];
 	int n_keep;
+	struct page_run runs[CHUNK_PAGES]; /* what is kept; their place is not known yet */
+	int n_runs;
 	size_t bytes; /* kept */
+	off_t pos;    /* in the file */
 };
 
 struct reader {
@@ -44,18 +59,18 @@ struct reader {
 	struct page_run *kept;
 	size_t n_kept;
 	uint64_t offset; /* of the next kept page in the file */
+	uint64_t failed; /* address that could not be read */
 };
 
-/* What reader and writer thread share. */
-struct pipeline {
+/* What the workers share. */
+struct workers {
 	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct chunk chunks[N_CHUNKS];
-	unsigned filled, written; /* counts; filled - written are on the way */
-	bool is_over;
+	pthread_cond_t placed_one;
+	struct reader *r;
+	unsigned taken, placed; /* chunks */
 	int fd;
-	off_t pos;
-	int error;
+	int error; /* number; of a read if r->failed says where */
+	bool is_cancelled;
 	uint64_t write_us;
 };
 
@@ -86,56 +101,19 @@ static bool keeps_zero_pages(struct reader *r, uint64_t addr)
 	return r->vma < mm->n_vmas && mm->vmas[r->vma]->status & VMA_FILE_PRIVATE;
 }
 
-static void keep_page(struct reader *r, struct chunk *c, uint8_t *page, uint64_t addr)
-{
-	struct iovec *piece = c->n_keep ? &c->keep[c->n_keep - 1] : NULL;
-	struct page_run *run = r->n_kept ? &r->kept[r->n_kept - 1] : NULL;
-
-	if (piece && (uint8_t *)piece->iov_base + piece->iov_len == page)
-		piece->iov_len += PAGE_SIZE_;
-	else
-		c->keep[c->n_keep++] = (struct iovec){ page, PAGE_SIZE_ };
-	if (run && run->vaddr + run->pages * PAGE_SIZE_ == addr)
-		run->pages++;
-	else
-		*ARENA_PUSH(&r->d->arena, r->kept, r->n_kept) =
-			(struct page_run){ .vaddr = addr, .pages = 1, .offset = r->offset };
-	r->offset += PAGE_SIZE_;
-	c->bytes += PAGE_SIZE_;
-}
-
-static void filter(struct reader *r, struct chunk *c, uint8_t *data, uint64_t addr, size_t pages)
-{
-	bool keeps_zero = keeps_zero_pages(r, addr);
-
-	for (size_t i = 0; i < pages; i++, data += PAGE_SIZE_, addr += PAGE_SIZE_) {
-		const uint8_t *saved = inject_saved_page(&r->t->in, addr);
-
-		if (saved)
-			memcpy(data, saved, PAGE_SIZE_);
-		if (keeps_zero || !is_zero_page(data))
-			keep_page(r, c, data, addr);
-	}
-}
-
-/* Fills a chunk with the next pages. Returns 1, 0 when there are no more, or an error. */
-static int fill_chunk(struct reader *r, struct chunk *c)
+/* Takes the next pages of the task for a chunk. Returns false if there are no more. */
+static bool take_pages(struct reader *r, struct chunk *c)
 {
 	size_t have = 0;
 
-	c->n_keep = 0;
-	c->bytes = 0;
+	c->n_segments = 0;
 	while (have < CHUNK_PAGES && r->run < r->t->n_runs) {
 		const struct page_run *run = &r->t->runs[r->run];
 		size_t n = min(run->pages - r->page, CHUNK_PAGES - have);
 		uint64_t addr = run->vaddr + r->page * PAGE_SIZE_;
-		uint8_t *data = c->data + have * PAGE_SIZE_;
-		int rc = pread_all(r->mem, data, n * PAGE_SIZE_, addr);
 
-		if (rc < 0)
-			return fail(-rc, "pid %d: read its memory at %#lx", r->t->process->pid,
-				    (long)addr);
-		filter(r, c, data, addr, n);
+		c->segments[c->n_segments++] =
+			(struct segment){ addr, n, keeps_zero_pages(r, addr) };
 		have += n;
 		r->page += n;
 		if (r->page == run->pages) {
@@ -146,11 +124,98 @@ static int fill_chunk(struct reader *r, struct chunk *c)
 	return have > 0;
 }
 
+static void keep_page(struct chunk *c, uint8_t *page, uint64_t addr)
+{
+	struct iovec *piece = c->n_keep ? &c->keep[c->n_keep - 1] : NULL;
+	struct page_run *run = c->n_runs ? &c->runs[c->n_runs - 1] : NULL;
+
+	if (piece && (uint8_t *)piece->iov_base + piece->iov_len == page)
+		piece->iov_len += PAGE_SIZE_;
+	else
+		c->keep[c->n_keep++] = (struct iovec){ page, PAGE_SIZE_ };
+	if (run && run->vaddr + run->pages * PAGE_SIZE_ == addr)
+		run->pages++;
+	else
+		c->runs[c->n_runs++] = (struct page_run){ .vaddr = addr, .pages = 1 };
+	c->bytes += PAGE_SIZE_;
+}
+
+static void filter(const struct reader *r, struct chunk *c, uint8_t *data, const struct segment *s)
+{
+	uint64_t addr = s->addr;
+
+	for (size_t i = 0; i < s->pages; i++, data += PAGE_SIZE_, addr += PAGE_SIZE_) {
+		const uint8_t *saved = inject_saved_page(&r->t->in, addr);
+
+		if (saved)
+			memcpy(data, saved, PAGE_SIZE_);
+		if (s->keeps_zero || !is_zero_page(data))
+			keep_page(c, data, addr);
+	}
+}
+
+/* Reads the pages of a chunk and leaves out what needs not be kept. Returns 0 or -errno. */
+static int read_chunk(const struct reader *r, struct chunk *c, uint64_t *ret_failed)
+{
+	uint8_t *data = c->data;
+
+	c->n_keep = c->n_runs = 0;
+	c->bytes = 0;
+	for (int i = 0; i < c->n_segments; i++) {
+		const struct segment *s = &c->segments[i];
+		int rc = pread_all(r->mem, data, s->pages * PAGE_SIZE_, s->addr);
+
+		if (rc < 0) {
+			*ret_failed = s->addr;
+			return rc;
+		}
+		filter(r, c, data, s);
+		data += s->pages * PAGE_SIZE_;
+	}
+	return 0;
+}
+
+/* Gives the kept pages of a chunk their place in the file. */
+static void place_chunk(struct reader *r, struct chunk *c)
+{
+	c->pos = r->offset;
+	for (int i = 0; i < c->n_runs; i++) {
+		const struct page_run *run = &c->runs[i];
+		struct page_run *last = r->n_kept ? &r->kept[r->n_kept - 1] : NULL;
+
+		if (last && last->vaddr + last->pages * PAGE_SIZE_ == run->vaddr)
+			last->pages += run->pages;
+		else
+			*ARENA_PUSH(&r->d->arena, r->kept, r->n_kept) = (struct page_run){
+				.vaddr = run->vaddr, .pages = run->pages, .offset = r->offset
+			};
+		r->offset += run->pages * PAGE_SIZE_;
+	}
+}
+
+static int read_failed(const struct reader *r, int err)
+{
+	return fail(err, "pid %d: read its memory at %#lx", r->t->process->pid, (long)r->failed);
+}
+
+/* Fills a chunk with the next pages. Returns 1, 0 when there are no more, or an error. */
+static int fill_chunk(struct reader *r, struct chunk *c)
+{
+	if (!take_pages(r, c))
+		return 0;
+	int rc = read_chunk(r, c, &r->failed);
+	if (rc < 0)
+		return read_failed(r, -rc);
+	place_chunk(r, c);
+	return 1;
+}
+
 /* Writes the kept pieces of a chunk. Returns 0 or -errno. */
-static int write_chunk(int fd, struct chunk *c, off_t pos)
+static int write_chunk(int fd, struct chunk *c)
 {
 	struct iovec *v = c->keep;
 	int n = c->n_keep;
+	off_t pos = c->pos;
 
 	while (n) {
 		ssize_t done = pwritev(fd, v, n, pos);
@@ -175,125 +240,140 @@ static int write_failed(int err, uint32_t id)
 	return fail(err, "image pages-%u.img: write pages", id);
 }
 
-static int write_in_turn(struct reader *r, int fd, struct chunk *c)
+static int write_alone(struct reader *r, int fd, uint8_t *buffer)
 {
-	off_t pos = 0;
+	struct chunk c = { .data = buffer };
 
 	for (;;) {
-		int rc = fill_chunk(r, c);
+		int rc = fill_chunk(r, &c);
 
 		if (rc <= 0)
 			return rc;
 		uint64_t start = now_us();
-		rc = write_chunk(fd, c, pos);
+		rc = write_chunk(fd, &c);
 		r->d->stats.memwrite_us += now_us() - start;
 		if (rc < 0)
 			return write_failed(-rc, r->t->pages_id);
-		pos += c->bytes;
 		rc = engine_check(&r->d->engine);
 		if (rc < 0)
 			return rc;
 	}
 }
 
-static void *writer_main(void *arg)
+static bool take_chunk(struct workers *w, struct chunk *c)
 {
-	struct pipeline *p = arg;
+	pthread_mutex_lock(&w->lock);
+	bool has_pages = !w->error && !w->is_cancelled && take_pages(w->r, c);
+	if (has_pages)
+		c->number = w->taken++;
+	pthread_mutex_unlock(&w->lock);
+	return has_pages;
+}
 
-	pthread_mutex_lock(&p->lock);
-	for (;;) {
-		while (p->written == p->filled && !p->is_over)
-			pthread_cond_wait(&p->changed, &p->lock);
-		if (p->written == p->filled)
-			break;
-		struct chunk *c = &p->chunks[p->written % N_CHUNKS];
-		pthread_mutex_unlock(&p->lock);
-		uint64_t start = now_us();
-		int rc = p->error ? 0 : write_chunk(p->fd, c, p->pos);
-		p->pos += c->bytes;
-		p->write_us += now_us() - start;
-		pthread_mutex_lock(&p->lock);
-		if (rc < 0)
-			p->error = -rc;
-		p->written++;
-		pthread_cond_broadcast(&p->changed);
+/* Every chunk that was taken has its turn, or the next would wait for ever. */
+static void place_in_turn(struct workers *w, struct chunk *c, int error, uint64_t failed)
+{
+	pthread_mutex_lock(&w->lock);
+	while (w->placed != c->number)
+		pthread_cond_wait(&w->placed_one, &w->lock);
+	if (error && !w->error) {
+		w->error = error;
+		w->r->failed = failed;
 	}
-	pthread_mutex_unlock(&p->lock);
+	if (!error)
+		place_chunk(w->r, c);
+	w->placed++;
+	pthread_cond_broadcast(&w->placed_one);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void note_written(struct workers *w, int error, uint64_t us)
+{
+	pthread_mutex_lock(&w->lock);
+	if (error && !w->error)
+		w->error = error;
+	w->write_us += us;
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* One chunk from memory to file. Returns false if there was none, or an error. */
+static bool move_chunk(struct workers *w, struct chunk *c)
+{
+	uint64_t failed = 0;
+
+	if (!take_chunk(w, c))
+		return false;
+	int rc = read_chunk(w->r, c, &failed);
+	place_in_turn(w, c, -rc, failed);
+	if (rc < 0)
+		return false;
+	uint64_t start = now_us();
+	rc = write_chunk(w->fd, c);
+	note_written(w, -rc, now_us() - start);
+	return rc == 0;
+}
+
+struct helper {
+	struct workers *workers;
+	struct chunk chunk;
+};
+
+static void *helper_main(void *arg)
+{
+	struct helper *h = arg;
+
+	while (move_chunk(h->workers, &h->chunk))
+		;
 	return NULL;
 }
 
-/* Waits for a free chunk; NULL after a write error. */
-static struct chunk *next_chunk(struct pipeline *p)
+/* The part of the first thread, which also looks after time, signals and the user. */
+static int move_own_chunks(struct workers *w, uint8_t *buffer, uint64_t total)
 {
-	pthread_mutex_lock(&p->lock);
-	while (p->filled - p->written == N_CHUNKS && !p->error)
-		pthread_cond_wait(&p->changed, &p->lock);
-	struct chunk *c = p->error ? NULL : &p->chunks[p->filled % N_CHUNKS];
-	pthread_mutex_unlock(&p->lock);
-	return c;
-}
-
-static void hand_over(struct pipeline *p, bool is_over)
-{
-	pthread_mutex_lock(&p->lock);
-	if (is_over)
-		p->is_over = true;
-	else
-		p->filled++;
-	pthread_cond_broadcast(&p->changed);
-	pthread_mutex_unlock(&p->lock);
-}
-
-static int read_all_chunks(struct reader *r, struct pipeline *p, uint64_t total)
-{
+	struct chunk c = { .data = buffer };
 	struct progress progress;
-	struct chunk *c;
+	uint64_t seen = 0;
+	int rc = 0;
 
 	progress_begin(&progress, "dump: memory", total);
-	while ((c = next_chunk(p))) {
-		int rc = fill_chunk(r, c);
-
-		if (rc > 0) {
-			hand_over(p, false);
-			progress_add(&progress, CHUNK_SIZE);
-			rc = engine_check(&r->d->engine);
-			if (rc == 0)
-				continue;
-		}
-		progress_end(&progress);
-		return rc;
+	while (rc == 0 && move_chunk(w, &c)) {
+		progress_add(&progress, (c.number + 1) * (uint64_t)CHUNK_SIZE - seen);
+		seen = (c.number + 1) * (uint64_t)CHUNK_SIZE;
+		rc = engine_check(&w->r->d->engine);
 	}
 	progress_end(&progress);
-	return 0; /* the writer's error is looked at by the caller */
+	return rc;
 }
 
-static int write_with_thread(struct reader *r, int fd, uint8_t *buffer, uint64_t total)
+static int write_with_helper(struct reader *r, int fd, uint8_t *buffer, uint64_t total)
 {
-	struct pipeline p = { .lock = PTHREAD_MUTEX_INITIALIZER,
-			      .changed = PTHREAD_COND_INITIALIZER,
-			      .fd = fd };
-	pthread_t writer;
+	struct workers w = { .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .placed_one = PTHREAD_COND_INITIALIZER,
+			     .r = r,
+			     .fd = fd };
+	struct helper helper = { .workers = &w, .chunk.data = buffer + CHUNK_SIZE };
+	pthread_t thread;
 
-	for (int i = 0; i < N_CHUNKS; i++)
-		p.chunks[i].data = buffer + (size_t)i * CHUNK_SIZE;
-	int err = pthread_create(&writer, NULL, writer_main, &p);
+	int err = pthread_create(&thread, NULL, helper_main, &helper);
 	if (err)
 		return fail(err, "start a thread that writes pages");
-	int rc = read_all_chunks(r, &p, total);
-	hand_over(&p, true);
-	pthread_join(writer, NULL);
-	r->d->stats.memwrite_us += p.write_us;
-	if (rc < 0)
+	int rc = move_own_chunks(&w, buffer, total);
+	if (rc < 0) {
+		pthread_mutex_lock(&w.lock);
+		w.is_cancelled = true;
+		pthread_mutex_unlock(&w.lock);
+	}
+	pthread_join(thread, NULL);
+	r->d->stats.memwrite_us += w.write_us;
+	if (rc < 0 || !w.error)
 		return rc;
-	return p.error ? write_failed(p.error, r->t->pages_id) : 0;
+	return r->failed ? read_failed(r, w.error) : write_failed(w.error, r->t->pages_id);
 }
 
 static int write_runs(struct reader *r, int fd, uint64_t total)
 {
-	size_t size =
-		total >= THREAD_FROM ? N_CHUNKS * CHUNK_SIZE : min(total, (uint64_t)CHUNK_SIZE);
+	size_t size = total >= THREAD_FROM ? 2 * CHUNK_SIZE : min(total, (uint64_t)CHUNK_SIZE);
 	struct local_map map = { .size = size };
-	struct chunk single;
 
 	map.addr = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -301,10 +381,8 @@ static int write_runs(struct reader *r, int fd, uint64_t total)
 		return fail(errno, "allocate a buffer for pages");
 	autounmap struct local_map buffer = map;
 
-	if (total >= THREAD_FROM)
-		return write_with_thread(r, fd, buffer.addr, total);
-	single.data = buffer.addr;
-	return write_in_turn(r, fd, &single);
+	return total >= THREAD_FROM ? write_with_helper(r, fd, buffer.addr, total)
+				    : write_alone(r, fd, buffer.addr);
 }
 
 static uint64_t total_bytes(const struct dump_task *t)
@@ -346,11 +424,10 @@ static int write_held(struct dump *d, struct dump_task *t)
 		return fd;
 	for (size_t i = 0; i < t->n_held;) {
 		size_t n = min(t->n_held - i, (size_t)CHUNK_PAGES);
-		struct chunk c = { .n_keep = n };
-		off_t pos = lseek(fd, 0, SEEK_END);
+		struct chunk c = { .n_keep = n, .pos = lseek(fd, 0, SEEK_END) };
 
 		memcpy(c.keep, t->held + i, n * sizeof(*c.keep));
-		int rc = write_chunk(fd, &c, pos);
+		int rc = write_chunk(fd, &c);
 		if (rc < 0)
 			return write_failed(-rc, t->pages_id);
 		i += n;
