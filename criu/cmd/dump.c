@@ -75,7 +75,7 @@ static int collect_outside(void *ctx)
 		if (rc == 0)
 			rc = files_collect_fs(d, t);
 	}
-	return rc;
+	return rc < 0 ? rc : files_collect_end(d);
 }
 
 static int collect_inside(void *ctx)
@@ -132,7 +132,6 @@ static int judge(void *ctx)
 static int save_pages(void *ctx)
 {
 	struct dump *d = ctx;
-	uint32_t id = 0;
 
 	if (unlinkat(d->images.fd, "inventory.img", 0) < 0 && errno != ENOENT)
 		return fail(errno, "image inventory.img: remove that of an older dump");
@@ -142,18 +141,19 @@ static int save_pages(void *ctx)
 
 		if (t->process->is_zombie)
 			continue;
-		t->pages_id = ++id;
+		t->pages_id = ++d->last_pages_id;
 		rc = mem_save_pages(d, t);
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
+	return files_save_contents(d);
 }
 
 static void discard_images(void *ctx)
 {
 	struct dump *d = ctx;
 
+	files_remove_links(d);
 	image_dir_discard(&d->images);
 }
 
@@ -210,8 +210,10 @@ static int let_go(void *ctx)
 
 	d->engine.is_ending = true;
 	/* A task that is killed needs no way back. */
-	if (d->opts->leave_running || d->opts->leave_stopped)
+	if (d->opts->leave_running || d->opts->leave_stopped) {
 		leave_tasks(d);
+		files_remove_links(d);
+	}
 	tree_end(&d->tree, d->opts->leave_stopped   ? TREE_STOP
 			   : d->opts->leave_running ? TREE_RUN
 						    : TREE_KILL);

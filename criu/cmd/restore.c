@@ -18,6 +18,7 @@
 #include "cmd/commands.h"
 #include "cmd/stats.h"
 #include "files/files.h"
+#include "files/memfd.h"
 #include "mem/mem.h"
 #include "mem/vdso.h"
 #include "task/creds.h"
@@ -123,6 +124,27 @@ static int plan(void *ctx)
 static int open_files(void *ctx)
 {
 	return files_open_all(ctx);
+}
+
+static void clean_files(void *ctx)
+{
+	files_clean_up(ctx);
+}
+
+static int open_late_files(void *ctx)
+{
+	int rc = files_open_late(ctx);
+
+	if (rc == 0)
+		files_clean_up(ctx);
+	return rc;
+}
+
+static int set_owners(void *ctx)
+{
+	int rc = fown_restore_all(ctx);
+
+	return rc < 0 ? rc : memfds_seal(ctx);
 }
 
 static int create_tree(void *ctx)
@@ -273,6 +295,7 @@ static int let_go(void *ctx)
 	struct restore *r = ctx;
 
 	task_let_go(r, r->opts->leave_stopped);
+	files_forget_links(r);
 	r->stats.restore_us = now_us() - r->start_us;
 	return 0;
 }
@@ -280,13 +303,15 @@ static int let_go(void *ctx)
 static const struct step restore_steps[] = {
 	{ "load", load, NULL },
 	{ "plan", plan, NULL },
-	{ "files", open_files, NULL },
+	{ "files", open_files, clean_files },
 	{ "create", create_tree, kill_tree },
+	{ "late-files", open_late_files, NULL },
 	{ "memory", memory, NULL },
 	{ "zombies", zombies, NULL },
 	{ "attributes", attributes, NULL },
 	{ "threads", threads, NULL },
 	{ "registers", registers, NULL },
+	{ "owners", set_owners, NULL },
 	{ "pidfile", write_pidfile, remove_pidfile },
 	{ "let-go", let_go, NULL, .commits = true },
 };

@@ -9,6 +9,7 @@
 #include <linux/kcmp.h>
 #include <search.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -18,7 +19,13 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "files/epoll.h"
+#include "files/locks.h"
+#include "files/memfd.h"
+#include "files/pipe.h"
 #include "files/regular.h"
+#include "files/remap.h"
+#include "proc/text.h"
 
 /* A description, seen through the first descriptor that led to it. */
 struct known_file {
@@ -92,7 +99,7 @@ void file_table_free(struct file_table *t)
 	tdestroy(t->paths, leave_node);
 }
 
-static FileEntry *new_entry(struct dump *d)
+FileEntry *files_new_entry(struct dump *d)
 {
 	FileEntry *e = MESSAGE(&d->arena, FileEntry, file_entry);
 
@@ -100,6 +107,52 @@ static FileEntry *new_entry(struct dump *d)
 	*ARENA_PUSH(&d->arena, d->files, d->n_files) = e;
 	return e;
 }
+
+const char *probe_next(const struct fd_probe *p, const char *name, const char *line)
+{
+	const char *end = p->lines + p->lines_size;
+
+	line = line ? strchr(line, '\0') + 1 : p->lines;
+	for (; line < end; line = strchr(line, '\0') + 1) {
+		const char *value = text_field(line, name);
+
+		if (value)
+			return value;
+	}
+	return NULL;
+}
+
+uint64_t probe_number(const struct fd_probe *p, const char *name, int base, uint64_t fallback)
+{
+	const char *value = probe_next(p, name, NULL);
+	uint64_t n;
+
+	if (!value)
+		return fallback;
+	if (base == 8)
+		return text_oct(value, &n) ? n : fallback;
+	return (base == 16 ? text_hex(value, &n) : text_dec(value, &n)) ? n : fallback;
+}
+
+int probe_read_info(struct fd_probe *p)
+{
+	char path[32];
+
+	free(p->lines);
+	p->lines = NULL;
+	snprintf(path, sizeof(path), "fdinfo/%d", p->fd);
+	ssize_t len = read_file_at(p->task->process->proc_fd, path, &p->lines);
+	int rc = len < 0 ? (int)len : proc_fdinfo_parse(p->lines, &p->info);
+	p->lines_size = len < 0 ? 0 : len;
+	return rc < 0 ? fail(-rc, "pid %d fd %d: read fdinfo", p->task->process->pid, p->fd) : 0;
+}
+
+static void probe_done(struct fd_probe *p)
+{
+	free(p->lines);
+}
+
+#define autoprobe __attribute__((cleanup(probe_done)))
 
 static int probe_fd(struct fd_probe *p, struct dump_task *t, int fd)
 {
@@ -113,44 +166,42 @@ static int probe_fd(struct fd_probe *p, struct dump_task *t, int fd)
 		return fail(-len, "pid %d fd %d: read its link", t->process->pid, fd);
 	if (fstatat(t->process->proc_fd, name, &p->st, 0) < 0)
 		return fail(errno, "pid %d fd %d: stat", t->process->pid, fd);
-	int rc = proc_fdinfo_read(t->process->proc_fd, fd, &p->info);
-	return rc < 0 ? fail(-rc, "pid %d fd %d: read fdinfo", t->process->pid, fd) : 0;
+	return probe_read_info(p);
 }
 
-static int dump_description(struct dump *d, const struct fd_probe *p, FileEntry *e)
+uint32_t probe_flags(const struct fd_probe *p)
 {
-	for (size_t i = 0; i < n_file_classes; i++)
-		if (file_classes[i]->match(p))
-			return file_classes[i]->dump(d, p, e);
+	return p->info.flags & ~O_CLOEXEC;
+}
+
+static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	for (size_t i = 0; i < n_file_classes; i++) {
+		if (!file_classes[i]->match(p))
+			continue;
+		e->type = file_classes[i]->type;
+		return file_classes[i]->dump(d, p, e);
+	}
 	dump_block(d, "pid %d fd %d: %s: this kind of file cannot be dumped by this version",
 		   p->task->process->pid, p->fd, p->link);
 	return 0;
 }
 
-/* SIGIO owners and locks belong to the description; neither has a place in the image yet. */
-static void check_extras(struct dump *d, const struct fd_probe *p, int pidfd)
+/* A description that is seen for the first time. */
+static int add_description(struct dump *d, struct fd_probe *p, int pidfd, struct known_file *f)
 {
-	pid_t pid = p->task->process->pid;
-
-	if (p->info.locks)
-		dump_block(d,
-			   "pid %d fd %d: %s: a lock is held on it; --file-locks is not supported "
-			   "by this "
-			   "version",
-			   pid, p->fd, p->link);
-	if (p->info.flags & O_PATH || pidfd < 0)
-		return;
-	autoclose int copy = syscall(SYS_pidfd_getfd, pidfd, p->fd, 0);
-	struct f_owner_ex owner = { 0 };
-	if (copy >= 0 && fcntl(copy, F_GETOWN_EX, &owner) == 0 && owner.pid)
-		dump_block(d,
-			   "pid %d fd %d: %s: F_SETOWN is in use, which this version cannot dump",
-			   pid, p->fd, p->link);
+	f->entry = files_new_entry(d);
+	if (!(p->info.flags & O_PATH) && pidfd >= 0)
+		p->copy = syscall(SYS_pidfd_getfd, pidfd, p->fd, 0);
+	int rc = dump_description(d, p, f->entry);
+	own_close(&p->copy);
+	p->copy = -1;
+	return rc;
 }
 
 static int collect_fd(struct dump *d, struct dump_task *t, int fd, int pidfd)
 {
-	struct fd_probe p;
+	autoprobe struct fd_probe p = { .copy = -1 };
 	int rc = probe_fd(&p, t, fd);
 
 	if (rc < 0)
@@ -160,20 +211,17 @@ static int collect_fd(struct dump *d, struct dump_task *t, int fd, int pidfd)
 	struct known_file **found = tsearch(f, &table(d)->files, compare_files);
 	if (!found)
 		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);
-	if (*found == f) {
-		f->entry = new_entry(d);
-		rc = dump_description(d, &p, f->entry);
-		if (rc < 0)
-			return rc;
-		check_extras(d, &p, pidfd);
-	}
+	if (*found == f)
+		rc = add_description(d, &p, pidfd, f);
+	if (rc < 0)
+		return rc;
 	FdinfoEntry *e = MESSAGE(&d->arena, FdinfoEntry, fdinfo_entry);
 	e->id = (*found)->entry->id;
 	e->type = (*found)->entry->type;
 	e->fd = fd;
 	e->flags = p.info.flags & O_CLOEXEC ? FD_CLOEXEC : 0;
 	*ARENA_PUSH(&d->arena, t->fds, t->n_fds) = e;
-	return 0;
+	return locks_collect(d, &p, e->id);
 }
 
 int files_collect_task(struct dump *d, struct dump_task *t)
@@ -196,7 +244,7 @@ int files_path_id(struct dump *d, struct dump_task *t, const char *link, int fla
 		  const char *what, uint32_t *ret_id)
 {
 	int dir = t->process->proc_fd;
-	char path[4200], who[128];
+	char path[4200], who[128], source[128];
 	struct stat st;
 
 	ssize_t len = read_link_at(dir, link, path, sizeof(path));
@@ -213,12 +261,15 @@ int files_path_id(struct dump *d, struct dump_task *t, const char *link, int fla
 		return 0;
 	}
 	k->path = arena_strdup(&d->arena, path);
-	k->entry = new_entry(d);
+	k->entry = files_new_entry(d);
 	if (!tsearch(k, &table(d)->paths, compare_paths))
 		return fail(ENOMEM, "pid %d: remember %s", t->process->pid, path);
 	*ret_id = k->entry->id;
 	snprintf(who, sizeof(who), "pid %d: %s", t->process->pid, what);
-	return regular_entry(d, who, path, &st, flags, 0, k->entry);
+	snprintf(source, sizeof(source), "/proc/%d/%s", t->process->pid, link);
+	if (memfd_is_path(path))
+		return memfd_path_entry(d, who, path, source, &st, flags, k->entry);
+	return regular_path_entry(d, who, path, source, &st, flags, k->entry);
 }
 
 int files_collect_fs(struct dump *d, struct dump_task *t)
@@ -242,6 +293,22 @@ static int write_task(struct dump *d, struct dump_task *t)
 	return rc < 0 ? rc : image_write_one(&d->images, IMG_FS, t->process->pid, t->fs);
 }
 
+/* All descriptors are known now: what refers to others can be resolved. */
+int files_collect_end(struct dump *d)
+{
+	pipes_check_ends(d);
+	return epolls_resolve(d);
+}
+
+int files_save_contents(struct dump *d)
+{
+	int rc = pipes_save(d);
+
+	if (rc == 0)
+		rc = memfds_save(d);
+	return rc < 0 ? rc : remap_save(d);
+}
+
 int files_write_images(struct dump *d)
 {
 	struct image_out out;
@@ -252,6 +319,10 @@ int files_write_images(struct dump *d)
 		image_add(&out, d->files[i]);
 	}
 	int rc = image_commit(&out);
+	if (rc == 0)
+		rc = remap_write_image(d);
+	if (rc == 0)
+		rc = locks_write_image(d);
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
 		if (!d->tasks[i].process->is_zombie)
 			rc = write_task(d, &d->tasks[i]);

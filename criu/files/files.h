@@ -15,10 +15,20 @@
 struct fd_probe {
 	struct dump_task *task;
 	int fd;
+	int copy; /* criu's own descriptor of the same description; -1 where there is none */
 	struct stat st;
 	struct proc_fdinfo info;
+	char *lines; /* of fdinfo, each ended by a zero byte */
+	size_t lines_size;
 	char link[4200]; /* of /proc/PID/fd/N */
 };
+
+/* The next line of fdinfo that is `name: value`, after line (NULL: from the first). NULL: none. */
+const char *probe_next(const struct fd_probe *p, const char *name, const char *line);
+/* Reads fdinfo again, for what changes. 0 or -errno. */
+int probe_read_info(struct fd_probe *p);
+/* The number behind the first such field, in base 8, 10 or 16; or the fallback. */
+uint64_t probe_number(const struct fd_probe *p, const char *name, int base, uint64_t fallback);
 
 struct file_class {
 	const char *name;
@@ -26,12 +36,42 @@ struct file_class {
 	/* Is it of this kind? The first class of the list that says so has it. */
 	bool (*match)(const struct fd_probe *p);
 	/* Makes the entry (its id is set already), or adds a blocker. 0 or -errno. */
-	int (*dump)(struct dump *d, const struct fd_probe *p, FileEntry *e);
-	/* Checks an entry of an image. 0 or -errno, reported. */
-	int (*check)(const FileEntry *e);
+	int (*dump)(struct dump *d, struct fd_probe *p, FileEntry *e);
+	/* True if the entry has the part that belongs to its type, with the same id. */
+	bool (*has_part)(const FileEntry *e);
+	/* More checks of an entry of an image. 0 or -errno, reported. NULL: none. */
+	int (*check)(const struct restore *r, const FileEntry *e);
 	/* Opens the description again in criu. Returns a descriptor or -errno, reported. */
 	int (*open)(struct restore *r, const FileEntry *e);
+	/* True if that can only be done when the processes exist. NULL: never. */
+	bool (*is_late)(const struct restore *r, const FileEntry *e);
+	/* Adds to the program of the first task that has it, before descriptors are in place. */
+	void (*in_task)(struct restore *r, struct restore_task *t, const FileEntry *e,
+			struct program *p);
+	/* By what name --inherit-fd knows it. NULL: it cannot be inherited. */
+	void (*key)(const struct restore *r, const FileEntry *e, char *buf, size_t size);
+	mode_t inherit_kind; /* S_IFMT of what may take its place; 0: any */
+	/* Owner and signal of the description. NULL: it has none. */
+	const FownEntry *(*fown)(const struct restore *r, const FileEntry *e);
+	uint32_t (*flags)(const struct restore *r, const FileEntry *e);
 };
+
+/* The functions of a class that only look into its part of an entry, file_entry.member. */
+#define FILE_PART(name, member)                                                                    \
+	static bool name##_has_part(const FileEntry *e)                                            \
+	{                                                                                          \
+		return e->member && e->member->id == e->id;                                        \
+	}                                                                                          \
+	static const FownEntry *name##_fown(const struct restore *r, const FileEntry *e)           \
+	{                                                                                          \
+		(void)r;                                                                           \
+		return e->member->fown;                                                            \
+	}                                                                                          \
+	static uint32_t name##_flags(const struct restore *r, const FileEntry *e)                  \
+	{                                                                                          \
+		(void)r;                                                                           \
+		return e->member->flags;                                                           \
+	}
 
 extern const struct file_class *const file_classes[];
 extern const size_t n_file_classes;
@@ -44,6 +84,9 @@ int files_collect_task(struct dump *d, struct dump_task *t);
 /* Collects working directory, root and umask. */
 int files_collect_fs(struct dump *d, struct dump_task *t);
 
+/* Resolves what refers to other descriptors. 0 or -errno. */
+int files_collect_end(struct dump *d);
+
 /*
  * The id of a file entry for a path that is not a descriptor: a mapped file, an executable, a
  * directory. link is a name in the task's /proc directory ("exe", "map_files/..."). what names
@@ -52,6 +95,32 @@ int files_collect_fs(struct dump *d, struct dump_task *t);
 int files_path_id(struct dump *d, struct dump_task *t, const char *link, int flags,
 		  const char *what, uint32_t *ret_id);
 
+/*
+ * Saves what is in files and not in memory: queues of pipes, deleted files. The tree is stopped.
+ * Makes the links of --link-remap.
+ */
+int files_save_contents(struct dump *d);
+
+/* Removes these links again: for a dump that fails, or lets the tree go on. */
+void files_remove_links(struct dump *d);
+
+/* A new entry of files.img with an id of its own. */
+FileEntry *files_new_entry(struct dump *d);
+
+/* Owner and signal of a description (F_SETOWN, F_SETSIG). */
+FownEntry *fown_read(struct dump *d, const struct fd_probe *p);
+/* Sets them; its processes exist. 0 or -errno, reported. */
+int fown_restore_all(struct restore *r);
+
+/* Flags that belong to the description. */
+uint32_t probe_flags(const struct fd_probe *p);
+/* Sets those of them that can be set. Takes the descriptor over: returns it or -errno. */
+int file_finish(int fd, uint32_t flags, const char *what);
+/* Moves a new descriptor (or passes an error on) to a number that no task uses. */
+int files_own_number(struct restore *r, int fd);
+/* Opens what a descriptor of criu refers to once more. Returns a descriptor or -errno. */
+int file_reopen(int fd, int flags);
+
 /* Writes files.img, fdinfo-ID.img and fs-PID.img. */
 int files_write_images(struct dump *d);
 
@@ -59,6 +128,14 @@ void file_table_free(struct file_table *t);
 
 /* Opens all descriptions of the snapshot in criu, at numbers that no task uses. */
 int files_open_all(struct restore *r);
+
+/* Opens those that need the processes; they exist now. */
+int files_open_late(struct restore *r);
+
+/* Removes what only the restore needed: links and files of deleted files. */
+void files_clean_up(struct restore *r);
+/* The tree runs: temporary links of the dump have no use any more. */
+void files_forget_links(struct restore *r);
 
 /* The descriptor in criu of a file id. */
 int files_fd(const struct restore *r, uint32_t id);

@@ -19,6 +19,8 @@
 #include "files/classes.h"
 #include "files/files.h"
 #include "files/regular.h"
+#include "files/remap.h"
+#include "proc/text.h"
 
 #define MEM_MAJOR    1 /* /dev/null, zero, full, random, urandom */
 #define NO_POS_FLAGS (O_PATH)
@@ -31,7 +33,7 @@ static bool is_plain_device(const struct stat *st)
 static bool regular_match(const struct fd_probe *p)
 {
 	return S_ISREG(p->st.st_mode) || S_ISDIR(p->st.st_mode) || is_plain_device(&p->st) ||
-	       (S_ISLNK(p->st.st_mode) && p->info.flags & O_PATH);
+	       (p->info.flags & O_PATH && p->link[0] == '/');
 }
 
 /* Copies the build id of the notes in [at, at + size) of the file. Returns its words. */
@@ -109,35 +111,49 @@ static bool is_reachable(const char *path, const struct stat *st)
 	       now.st_dev == st->st_dev && now.st_ino == st->st_ino;
 }
 
-/* A file of /proc/PID can only be opened again when that process is there again. */
-static bool is_of_a_task(const char *path)
+/* The process whose /proc folder a path is in, or 0. */
+static pid_t task_of_path(const char *path)
 {
-	return !strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9';
+	uint64_t pid;
+	const char *rest = strncmp(path, "/proc/", 6) ? NULL : text_dec(path + 6, &pid);
+
+	return rest && (*rest == '/' || !*rest || *rest == ' ') && pid <= INT32_MAX ? pid : 0;
 }
 
-int regular_entry(struct dump *d, const char *who, const char *path, const struct stat *st,
-		  int flags, int64_t pos, FileEntry *e)
+static bool is_in_tree(const struct dump *d, pid_t pid)
 {
-	RegFileEntry *reg = MESSAGE(&d->arena, RegFileEntry, reg_file_entry);
+	for (size_t i = 0; i < d->tree.n; i++)
+		if (d->tree.processes[i]->pid == pid)
+			return true;
+	return false;
+}
 
-	if (!strncmp(path, "/memfd:", 7)) {
-		dump_block(d, "%s: %s is a memfd, which this version cannot dump", who, path);
-	} else if (!is_reachable(path, st)) {
+/* A file of /proc/PID can be opened again when that process is there again. */
+static void check_task_file(struct dump *d, const char *who, const char *path)
+{
+	if (strstr(path, " (deleted)") || !is_in_tree(d, task_of_path(path)))
 		dump_block(d,
-			   "%s: %s was deleted, replaced or is hidden by a mount; such files "
-			   "cannot be "
-			   "dumped by this version",
+			   "%s: %s belongs to a process that has ended or is outside of the tree; "
+			   "such a file cannot be dumped",
 			   who, path);
-	}
-	if (is_of_a_task(path))
-		dump_block(
-			d,
-			"%s: %s belongs to a process; such files cannot be dumped by this version",
-			who, path);
-	reg->id = e->id;
-	reg->flags = flags;
-	reg->pos = flags & NO_POS_FLAGS ? 0 : pos;
-	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	else if (strstr(path, "/task/"))
+		dump_block(d, "%s: %s belongs to a thread; such a file cannot be dumped", who,
+			   path);
+}
+
+/* /proc shows a file that has no name any more as "NAME (deleted)". */
+static void cut_deleted(char *name)
+{
+	static const char mark[] = " (deleted)";
+	size_t len = strlen(name), n = sizeof(mark) - 1;
+
+	if (len > n && !strcmp(name + len - n, mark))
+		name[len - n] = '\0';
+}
+
+int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
+		  const struct stat *st, RegFileEntry *reg)
+{
 	reg->name = arena_strdup(&d->arena, path);
 	reg->has_mode = true;
 	reg->mode = st->st_mode;
@@ -145,24 +161,55 @@ int regular_entry(struct dump *d, const char *who, const char *path, const struc
 		reg->has_size = true;
 		reg->size = st->st_size;
 	}
-	e->type = FD_TYPES__REG;
-	e->reg = reg;
+	if (path[0] != '/') {
+		dump_block(d, "%s: %s is outside of what the tree can reach; it cannot be dumped",
+			   who, path);
+	} else if (task_of_path(path)) {
+		reg->has_size = false;
+		check_task_file(d, who, path);
+	} else if (!is_reachable(path, st)) {
+		cut_deleted(reg->name);
+		remap_note(d, who, source, st, reg);
+	}
 	return 0;
 }
 
-static int regular_dump(struct dump *d, const struct fd_probe *p, FileEntry *e)
+static RegFileEntry *new_part(struct dump *d, FileEntry *e)
 {
-	char who[64];
+	RegFileEntry *reg = MESSAGE(&d->arena, RegFileEntry, reg_file_entry);
 
-	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
-	return regular_entry(d, who, p->link, &p->st, p->info.flags & ~O_CLOEXEC, p->info.pos, e);
+	reg->id = e->id;
+	e->type = FD_TYPES__REG;
+	e->reg = reg;
+	return reg;
 }
 
-static int regular_check(const FileEntry *e)
+int regular_path_entry(struct dump *d, const char *who, const char *path, const char *source,
+		       const struct stat *st, int flags, FileEntry *e)
 {
-	if (!e->reg || e->reg->id != e->id)
-		return refuse(EINVAL, "image files.img: file %#x: its entry does not fit its type",
-			      e->id);
+	RegFileEntry *reg = new_part(d, e);
+
+	reg->flags = flags;
+	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	return regular_entry(d, who, path, source, st, reg);
+}
+
+int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	RegFileEntry *reg = new_part(d, e);
+	char who[64], source[64];
+
+	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
+	snprintf(source, sizeof(source), "/proc/%d/fd/%d", p->task->process->pid, p->fd);
+	reg->flags = probe_flags(p);
+	reg->pos = reg->flags & NO_POS_FLAGS ? 0 : p->info.pos;
+	reg->fown = fown_read(d, p);
+	return regular_entry(d, who, p->link, source, &p->st, reg);
+}
+
+static int regular_check(const struct restore *r, const FileEntry *e)
+{
+	(void)r;
 	if (e->reg->name[0] != '/')
 		return refuse(EINVAL, "image files.img: file %#x: its path \"%s\" is not absolute",
 			      e->id, e->reg->name);
@@ -208,31 +255,62 @@ static int validate(struct restore *r, int fd, const RegFileEntry *e)
 
 /* Flags that would change the file or the open itself, and those that only dup sets. */
 #define OPEN_FLAGS_LEFT_OUT (O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | FASYNC)
+#define O_TMPFILE_BIT	    020000000
+
+int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
+{
+	const RemapFilePathEntry *remap = remap_of(r, e->id);
+
+	flags = (flags & ~OPEN_FLAGS_LEFT_OUT) | O_CLOEXEC | O_NOCTTY;
+	if (flags & O_TMPFILE_BIT) /* it is there by now, though without a name */
+		flags &= ~O_TMPFILE;
+	/* A symbolic link can only be held by O_PATH; never follow one that took a file's place. */
+	if (e->has_mode && S_ISLNK(e->mode))
+		flags |= O_NOFOLLOW;
+	autoclose int fd = remap ? remap_open(r, remap, e, flags) : open(e->name, flags);
+	if (fd < 0)
+		return remap ? fd : fail(errno, "file %s: open again", e->name);
+	int rc = validate(r, fd, e);
+	return rc < 0 ? rc : take_fd(&fd);
+}
 
 static int regular_open(struct restore *r, const FileEntry *entry)
 {
 	const RegFileEntry *e = entry->reg;
-	int flags = (e->flags & ~OPEN_FLAGS_LEFT_OUT) | O_CLOEXEC | O_NOCTTY;
+	autoclose int fd = regular_open_part(r, e, e->flags);
 
-	/* A symbolic link can only be held by O_PATH; never follow one that took a file's place. */
-	if (e->has_mode && S_ISLNK(e->mode))
-		flags |= O_NOFOLLOW;
-	autoclose int fd = open(e->name, flags);
 	if (fd < 0)
-		return fail(errno, "file %s: open again", e->name);
-	int rc = validate(r, fd, e);
-	if (rc < 0)
-		return rc;
+		return fd;
 	if (!(e->flags & O_PATH) && e->pos && lseek(fd, e->pos, SEEK_SET) < 0)
 		return fail(errno, "file %s: seek to %lld", e->name, (long long)e->pos);
 	return take_fd(&fd);
 }
+
+static bool regular_is_late(const struct restore *r, const FileEntry *e)
+{
+	(void)r;
+	return task_of_path(e->reg->name) != 0;
+}
+
+/* As seen from the root of the task, without the first slash. */
+static void regular_key(const struct restore *r, const FileEntry *e, char *buf, size_t size)
+{
+	(void)r;
+	snprintf(buf, size, "%s", e->reg->name + 1);
+}
+
+FILE_PART(regular, reg)
 
 const struct file_class regular_class = {
 	.name = "file",
 	.type = FD_TYPES__REG,
 	.match = regular_match,
 	.dump = regular_dump,
+	.has_part = regular_has_part,
 	.check = regular_check,
 	.open = regular_open,
+	.is_late = regular_is_late,
+	.key = regular_key,
+	.fown = regular_fown,
+	.flags = regular_flags,
 };

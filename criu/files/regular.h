@@ -6,13 +6,25 @@
 #include <sys/stat.h>
 
 #include "model/dump.h"
+#include "model/restore.h"
 
 /*
- * Makes the entry of a file by its path as /proc shows it; who names the object for a blocker.
- * Returns 0 or -errno.
+ * Fills in what follows from the path as /proc shows it. source is a path in /proc that leads to
+ * the file whatever its name is by now; who names the object for a blocker. 0 or -errno.
  */
-int regular_entry(struct dump *d, const char *who, const char *path, const struct stat *st,
-		  int flags, int64_t pos, FileEntry *e);
+int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
+		  const struct stat *st, RegFileEntry *reg);
+
+/* The entry of a file that is no descriptor: mapped, executed, a directory of a task. */
+int regular_path_entry(struct dump *d, const char *who, const char *path, const char *source,
+		       const struct stat *st, int flags, FileEntry *e);
+
+struct fd_probe;
+/* The entry of a descriptor that is opened again by its path. */
+int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e);
+
+/* Opens the file of an entry with these flags. A descriptor or -errno, reported. */
+int regular_open_part(struct restore *r, const RegFileEntry *e, int flags);
 
 /* Adds the build id of a program or library to its entry. */
 void regular_add_build_id(struct dump *d, FileEntry *e);

@@ -15,21 +15,42 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "files/inherit.h"
+#include "files/locks.h"
+#include "files/memfd.h"
+#include "files/pidfd.h"
+#include "files/pipe.h"
 
 #define FIRST_FD 3
 
+/* Numbers of descriptors of all tasks, and those under which epolls know files. */
+static void for_each_number(struct restore *r, void (*what)(struct restore *r, uint32_t number))
+{
+	const struct snapshot *s = &r->snapshot;
+
+	for (size_t i = 0; i < s->n_tasks; i++)
+		for (size_t j = 0; j < s->tasks[i].n_fds; j++)
+			what(r, s->tasks[i].fds[j]->fd);
+	for (size_t i = 0; i < s->n_files; i++)
+		for (size_t j = 0; s->files[i]->epfd && j < s->files[i]->epfd->n_tfd; j++)
+			what(r, s->files[i]->epfd->tfd[j]->tfd);
+}
+
+static void note_highest(struct restore *r, uint32_t number)
+{
+	r->n_fd_is_used = max(r->n_fd_is_used, (size_t)number + 1);
+}
+
+static void note_used(struct restore *r, uint32_t number)
+{
+	r->fd_is_used[number] = 1;
+}
+
 static void note_used_fds(struct restore *r)
 {
-	uint32_t highest = 0;
-
-	for (size_t i = 0; i < r->snapshot.n_tasks; i++)
-		for (size_t j = 0; j < r->snapshot.tasks[i].n_fds; j++)
-			highest = max(highest, r->snapshot.tasks[i].fds[j]->fd);
-	r->n_fd_is_used = (size_t)highest + 1;
+	for_each_number(r, note_highest);
 	r->fd_is_used = arena_alloc(&r->arena, r->n_fd_is_used);
-	for (size_t i = 0; i < r->snapshot.n_tasks; i++)
-		for (size_t j = 0; j < r->snapshot.tasks[i].n_fds; j++)
-			r->fd_is_used[r->snapshot.tasks[i].fds[j]->fd] = 1;
+	for_each_number(r, note_used);
 	r->next_fd = FIRST_FD;
 }
 
@@ -60,20 +81,60 @@ static int to_unused_number(struct restore *r, int fd)
 	}
 }
 
-static int open_one(struct restore *r, const FileEntry *e)
+int files_own_number(struct restore *r, int fd)
 {
-	const struct file_class *c = file_class_of(e->type);
+	return fd < 0 ? fd : to_unused_number(r, fd);
+}
 
+/* What --inherit-fd gives in place of a file. Returns a descriptor, -ENOENT, or an error. */
+static int inherited(struct restore *r, const struct file_class *c, const FileEntry *e)
+{
+	char key[4200];
+
+	if (!c->key || !r->n_inherit)
+		return -ENOENT;
+	c->key(r, e, key, sizeof(key));
+	int fd = inherit_by_key(r, key);
+	if (fd < 0)
+		return -ENOENT;
+	info("%s: descriptor given by --inherit-fd takes its place", key);
+	return inherit_file(key, fd, c->inherit_kind, c->flags ? c->flags(r, e) : 0);
+}
+
+/* Opened late: until then a descriptor of something else keeps the number for it in all tasks. */
+static int placeholder(struct restore *r)
+{
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "open /dev/null") : files_own_number(r, fd);
+}
+
+static int check(const struct restore *r, const struct file_class *c, const FileEntry *e)
+{
 	if (!c)
 		return refuse(EOPNOTSUPP,
 			      "image files.img: file %#x is of type %d, which this version cannot "
 			      "restore",
 			      e->id, e->type);
-	int rc = c->check(e);
-	if (rc < 0)
-		return rc;
-	int fd = c->open(r, e);
-	return fd < 0 ? fd : to_unused_number(r, fd);
+	if (!c->has_part(e))
+		return refuse(EINVAL, "image files.img: %s %#x: its entry does not fit its type",
+			      c->name, e->id);
+	return c->check ? c->check(r, e) : 0;
+}
+
+static int open_one(struct restore *r, size_t i)
+{
+	const FileEntry *e = r->snapshot.files[i];
+	const struct file_class *c = file_class_of(e->type);
+	int fd = inherited(r, c, e);
+
+	if (fd != -ENOENT)
+		return files_own_number(r, fd);
+	if (c->is_late && c->is_late(r, e)) {
+		r->file_is_late[i] = true;
+		return placeholder(r);
+	}
+	return files_own_number(r, c->open(r, e));
 }
 
 /* As many descriptors as allowed: images may need more than the soft limit. */
@@ -87,20 +148,93 @@ static void raise_limit(void)
 	}
 }
 
-int files_open_all(struct restore *r)
+/* Entries that only others refer to are no descriptions: files of fifos, temporary links. */
+static bool *find_indirect(struct restore *r)
+{
+	const struct snapshot *s = &r->snapshot;
+	bool *is_indirect = arena_array(&r->arena, bool, s->n_files);
+
+	for (size_t i = 0; i < s->n_files; i++) {
+		int k = s->files[i]->fifo && s->files[i]->fifo->has_regf_id
+				? snapshot_file(s, s->files[i]->fifo->regf_id)
+				: -1;
+
+		if (k >= 0)
+			is_indirect[k] = true;
+	}
+	for (size_t i = 0; i < s->n_remaps; i++)
+		if (s->remaps[i]->remap_type == REMAP_TYPE__LINKED)
+			is_indirect[snapshot_file(s, s->remaps[i]->remap_id)] = true;
+	return is_indirect;
+}
+
+static int check_all(struct restore *r)
 {
 	int first_error = 0;
 
-	raise_limit();
-	note_used_fds(r);
-	r->file_fds = arena_array(&r->arena, int, r->snapshot.n_files);
-	/* All that cannot be opened is reported, not only the first. */
 	for (size_t i = 0; i < r->snapshot.n_files; i++) {
-		r->file_fds[i] = open_one(r, r->snapshot.files[i]);
+		const FileEntry *e = r->snapshot.files[i];
+		int rc = check(r, file_class_of(e->type), e);
+
+		if (rc < 0 && !first_error)
+			first_error = rc;
+	}
+	return first_error;
+}
+
+/* All that cannot be opened is reported, not only the first. */
+static int open_each(struct restore *r)
+{
+	const bool *is_indirect = find_indirect(r);
+	int first_error = 0;
+
+	r->file_fds = arena_array(&r->arena, int, r->snapshot.n_files);
+	r->file_is_late = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	r->file_is_async = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	r->file_is_done = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	for (size_t i = 0; i < r->snapshot.n_files; i++) {
+		r->file_fds[i] = -1;
+		if (is_indirect[i])
+			continue;
+		r->file_fds[i] = open_one(r, i);
 		if (r->file_fds[i] < 0 && !first_error)
 			first_error = r->file_fds[i];
 	}
 	return first_error;
+}
+
+int files_open_all(struct restore *r)
+{
+	raise_limit();
+	note_used_fds(r);
+	int rc = check_all(r);
+	if (rc == 0)
+		rc = inherit_parse(r);
+	if (rc == 0)
+		rc = inherit_move(r);
+	if (rc == 0)
+		rc = open_each(r);
+	pidfds_end_children(r);
+	pipes_close_rest(r);
+	if (rc == 0)
+		rc = inherit_check_used(r);
+	inherit_close(r);
+	return rc;
+}
+
+int files_open_late(struct restore *r)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < r->snapshot.n_files && rc >= 0; i++) {
+		const FileEntry *e = r->snapshot.files[i];
+
+		if (!r->file_is_late[i])
+			continue;
+		autoclose int fd = file_class_of(e->type)->open(r, e);
+		rc = fd < 0 ? fd : dup3(fd, r->file_fds[i], O_CLOEXEC);
+	}
+	return rc < 0 ? rc : 0;
 }
 
 int files_fd(const struct restore *r, uint32_t id)
@@ -131,10 +265,70 @@ static void add_directories(struct restore *r, const FsEntry *fs, struct program
 		CALL(p, "set the umask", SYS_umask, fs->umask);
 }
 
+/*
+ * What criu opened after the task was born: the task takes it from criu, to the number that was
+ * kept for it.
+ */
+static void add_late(struct restore *r, const struct restore_task *t, struct program *p)
+{
+	struct call *pidfd = NULL;
+
+	for (size_t i = 0; i < t->image->n_fds; i++) {
+		int k = snapshot_file(&r->snapshot, t->image->fds[i]->id);
+
+		if (!r->file_is_late[k])
+			continue;
+		if (!pidfd)
+			pidfd = CALL(p, "open criu", SYS_pidfd_open, r->engine.tid, 0);
+		struct call *get = CALL(p, "take a descriptor from criu", SYS_pidfd_getfd, 0,
+					r->file_fds[k], 0);
+		call_use(p, get, 0, pidfd);
+		struct call *move = CALL(p, "keep it", SYS_dup3, 0, r->file_fds[k], O_CLOEXEC);
+		call_use(p, move, 0, get);
+		struct call *close = CALL(p, "close its first number", SYS_close, 0);
+		call_use(p, close, 0, get);
+	}
+	if (pidfd) {
+		struct call *close = CALL(p, "close that of criu", SYS_close, 0);
+		call_use(p, close, 0, pidfd);
+	}
+}
+
+/* Of each description that asks for it, the first task that has it does the work. */
+static void add_work_of_files(struct restore *r, struct restore_task *t, struct program *p)
+{
+	for (size_t i = 0; i < t->image->n_fds; i++) {
+		int k = snapshot_file(&r->snapshot, t->image->fds[i]->id);
+		const FileEntry *e = r->snapshot.files[k];
+		const struct file_class *c = file_class_of(e->type);
+
+		if (!c->in_task || r->file_is_done[k])
+			continue;
+		r->file_is_done[k] = true;
+		c->in_task(r, t, e, p);
+	}
+}
+
 static void add_close(struct program *p, unsigned from, unsigned to)
 {
 	if (from <= to)
 		CALL(p, "close what belongs to criu", SYS_close_range, from, to, 0);
+}
+
+/* By the task, because signals name the descriptor through which this was set (si_fd). */
+static void add_async(struct restore *r, const struct restore_task *t, struct program *p)
+{
+	for (size_t i = 0; i < t->image->n_fds; i++) {
+		const FdinfoEntry *fd = t->image->fds[i];
+		int k = snapshot_file(&r->snapshot, fd->id);
+		const struct file_class *c = file_class_of(fd->type);
+		uint32_t flags = c->flags ? c->flags(r, r->snapshot.files[k]) : 0;
+
+		if (!(flags & O_ASYNC) || flags & O_PATH || r->file_is_async[k])
+			continue;
+		r->file_is_async[k] = true;
+		CALL(p, "set O_ASYNC", SYS_fcntl, fd->fd, F_SETFL, flags & ~O_ACCMODE);
+	}
 }
 
 void files_restore_task(struct restore *r, struct restore_task *t, struct program *p)
@@ -142,6 +336,8 @@ void files_restore_task(struct restore *r, struct restore_task *t, struct progra
 	unsigned next = 0;
 
 	add_directories(r, t->image->fs, p);
+	add_late(r, t, p);
+	add_work_of_files(r, t, p);
 	for (size_t i = 0; i < t->image->n_fds; i++) {
 		const FdinfoEntry *e = t->image->fds[i];
 
@@ -154,4 +350,6 @@ void files_restore_task(struct restore *r, struct restore_task *t, struct progra
 		next = t->image->fds[i]->fd + 1;
 	}
 	add_close(p, next, UINT_MAX);
+	add_async(r, t, p);
+	locks_add(r, t, p);
 }

@@ -135,6 +135,11 @@ void image_add(struct image_out *out, const void *message)
 	image_add_message(out, message);
 }
 
+void *image_add_raw(struct image_out *out, size_t size)
+{
+	return room(out, size);
+}
+
 void image_cancel(struct image_out *out)
 {
 	free(out->data);
@@ -272,6 +277,16 @@ int image_next(struct image_in *in, struct arena *a, const ProtobufCMessageDescr
 	in->pos += size;
 	*(void **)ret_message = m;
 	return 1;
+}
+
+int image_take_raw(struct image_in *in, size_t size, const uint8_t **ret)
+{
+	if (in->len - in->pos < size)
+		return refuse(EINVAL, "image %s: truncated: %zu bytes at offset %zu are missing",
+			      in->name, size - (in->len - in->pos), in->pos);
+	*ret = in->data + in->pos;
+	in->pos += size;
+	return 0;
 }
 
 int image_read_one(int dirfd, enum image_type type, unsigned long id, struct arena *a,

@@ -64,6 +64,8 @@ void image_begin(struct image_out *out, struct image_dir *d, enum image_type typ
 void image_add(struct image_out *out, const void *message);
 /* Appends a message of another type than the image's own (pagemap_head). */
 void image_add_message(struct image_out *out, const ProtobufCMessage *message);
+/* Room for raw bytes behind an entry; valid until the next call. */
+void *image_add_raw(struct image_out *out, size_t size);
 /* Writes the file (or removes a stale one if there is no entry) and frees the buffer. */
 int image_commit(struct image_out *out);
 void image_cancel(struct image_out *out);
@@ -102,6 +104,12 @@ void image_close(struct image_in *in);
  */
 int image_next(struct image_in *in, struct arena *a, const ProtobufCMessageDescriptor *desc,
 	       void *ret_message);
+
+/*
+ * Takes raw bytes that stand behind an entry; they stay in the image's buffer. Returns 0 with
+ * *ret, or an error that is reported if there are not so many.
+ */
+int image_take_raw(struct image_in *in, size_t size, const uint8_t **ret);
 
 /* Reads the only entry of an image: 1, 0 if there is no such file, or an error. */
 int image_read_one(int dirfd, enum image_type type, unsigned long id, struct arena *a,

@@ -89,7 +89,8 @@ static uint32_t status_of(const struct mapping *m)
 	if (is_special(m, "[vdso]"))
 		return VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE;
 	if (m->ino)
-		return VMA_REGULAR | (m->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
+		return VMA_REGULAR | (m->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE) |
+		       (strncmp(m->path, "/memfd:", 7) ? 0 : VMA_MEMFD);
 	if (is_special(m, "[heap]"))
 		return VMA_REGULAR | VMA_HEAP | VMA_ANON_PRIVATE;
 	if (is_special(m, "[stack]"))

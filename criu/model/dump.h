@@ -17,6 +17,17 @@
 #include "remote/tree.h"
 
 struct file_table; /* files/ */
+struct remap_table;
+struct dump_pipe;
+struct dump_memfd;
+struct dump_epoll;
+
+/* A lock and what it belongs to. */
+struct dump_lock {
+	FileLockEntry *entry;
+	ino_t ino;
+	uint32_t file_id;
+};
 
 struct dump_thread {
 	struct thread *thread;
@@ -61,6 +72,14 @@ struct dump {
 	FileEntry **files; /* open file descriptions, mapped files, executables */
 	size_t n_files;
 	struct file_table *file_table;
+	struct remap_table *remap_table;
+	struct dump_pipe *pipes;
+	size_t n_pipes;
+	struct dump_memfd *memfds;
+	struct dump_epoll *epolls;
+	struct dump_lock *locks;
+	size_t n_locks;
+	uint32_t last_pages_id;
 	const char **blockers;
 	size_t n_blockers;
 	struct dump_stats stats;

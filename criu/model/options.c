@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stddef.h>
@@ -11,7 +12,21 @@
 #include "base/own.h"
 #include "model/options.h"
 
-enum kind { FLAG, SWITCH, PID, NUMBER, STRING, CHOICE, VERBOSITY, CLOSE, HELP, VERSION_, LATER };
+enum kind {
+	FLAG,
+	SWITCH,
+	PID,
+	NUMBER,
+	SIZE,
+	STRING,
+	LIST,
+	CHOICE,
+	VERBOSITY,
+	CLOSE,
+	HELP,
+	VERSION_,
+	LATER
+};
 
 struct row {
 	const char *name;
@@ -101,6 +116,36 @@ static bool set_number(const struct row *r, const char *value, int *out)
 	return true;
 }
 
+/* Bytes, or with a suffix KiB, MiB, GiB. */
+static bool set_size(const struct row *r, const char *value, uint64_t *out)
+{
+	static const char suffixes[] = "KMG";
+	char *end;
+	unsigned shift = 0;
+
+	errno = 0;
+	unsigned long long n = strtoull(value, &end, 10);
+	const char *suffix = *end ? strchr(suffixes, *end) : NULL;
+	if (suffix) {
+		shift = 10 * (suffix - suffixes + 1);
+		end++;
+	}
+	if (end == value || *end || errno || value[0] == '-' || n > UINT64_MAX >> shift)
+		return bad(r, value);
+	*out = n << shift;
+	return true;
+}
+
+static bool add_to_list(const struct row *r, const char *value, struct option_list *out)
+{
+	if (out->n == OPTION_LIST_MAX) {
+		fprintf(stderr, "criu: --%s: more than %d of them\n", r->name, OPTION_LIST_MAX);
+		return false;
+	}
+	out->item[out->n++] = value;
+	return true;
+}
+
 static bool set_choice(const struct row *r, const char *value, int *out)
 {
 	const char *p = r->argument;
@@ -158,6 +203,10 @@ static bool apply(const struct row *r, bool on, const char *value, struct option
 	case STRING:
 		*(const char **)out = value;
 		return true;
+	case SIZE:
+		return set_size(r, value, out);
+	case LIST:
+		return add_to_list(r, value, out);
 	case CHOICE:
 		return set_choice(r, value, out);
 	case VERBOSITY:
@@ -219,6 +268,7 @@ enum options_result options_parse(int argc, char **argv, struct options *ret)
 		.timeout = 10,
 		.status_fd = -1,
 		.file_validation = VALIDATE_BUILDID,
+		.ghost_limit = 1 << 20,
 	};
 	char letters[3 * N_ROWS + 1];
 

@@ -4,11 +4,21 @@
 #define MODEL_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum file_validation {
 	VALIDATE_FILESIZE,
 	VALIDATE_BUILDID,
+};
+
+#define OPTION_LIST_MAX 256
+
+/* The values of an option that may be given many times. */
+struct option_list {
+	const char *item[OPTION_LIST_MAX];
+	size_t n;
 };
 
 struct options {
@@ -33,6 +43,10 @@ struct options {
 	int status_fd; /* -1: none */
 	bool skip_rwx_check;
 	int file_validation; /* enum file_validation */
+	bool link_remap;
+	bool file_locks;
+	uint64_t ghost_limit; /* bytes */
+	struct option_list inherit_fd;
 };
 
 enum options_result {

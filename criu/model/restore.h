@@ -39,6 +39,10 @@ struct restore_stats {
 	uint64_t pages_restored;
 };
 
+struct inherit; /* files/ */
+struct restore_pipe;
+struct dead_process;
+
 struct restore {
 	const struct options *opts;
 	struct arena arena;
@@ -53,7 +57,19 @@ struct restore {
 	int *file_fds;	      /* by index of snapshot.files: descriptor in criu, or -1 */
 	uint8_t *fd_is_used;  /* by number: some task has it */
 	size_t n_fd_is_used;
-	int next_fd; /* where the search for an unused number goes on */
+	int next_fd;		 /* where the search for an unused number goes on */
+	uint8_t *file_is_late;	 /* by index: opened when the processes exist */
+	uint8_t *file_is_async;	 /* its O_ASYNC is set */
+	uint8_t *file_is_done;	 /* some task did what its class asks for */
+	struct inherit *inherit; /* of --inherit-fd */
+	size_t n_inherit;
+	struct restore_pipe *pipes;
+	size_t n_pipes;
+	struct dead_process *dead; /* that pidfds refer to */
+	size_t n_dead;
+	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
+	const char **made_dirs; /* for deleted files */
+	size_t n_made_dirs;
 	bool has_pidfile;
 	struct restore_stats stats;
 	uint64_t start_us;

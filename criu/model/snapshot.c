@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/own.h"
@@ -247,6 +248,17 @@ static int need_file(const struct snapshot *s, uint32_t pid, uint64_t id, const 
 	return 0;
 }
 
+static int need_memfd(const struct snapshot *s, uint32_t pid, uint64_t id)
+{
+	int i = id <= UINT32_MAX ? snapshot_file(s, id) : -1;
+
+	if (i < 0 || s->files[i]->type != FD_TYPES__MEMFD)
+		return refuse(EINVAL,
+			      "pid %u: a mapping refers to the memfd %#lx, which files.img lacks",
+			      pid, (long)id);
+	return 0;
+}
+
 static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
 {
 	if (v->start % PAGE_SIZE_ || v->end % PAGE_SIZE_ || v->start >= v->end ||
@@ -255,6 +267,8 @@ static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, 
 		return refuse(EINVAL,
 			      "image mm-%u.img: the mapping %#lx-%#lx is out of order or range",
 			      pid, (long)v->start, (long)v->end);
+	if (v->status & VMA_MEMFD)
+		return need_memfd(s, pid, v->shmid);
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return need_file(s, pid, v->shmid, "mapping");
 	return 0;
@@ -343,6 +357,210 @@ static int load_fds(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	return 0;
 }
 
+static bool is_path(const char *name)
+{
+	return name[0] == '/';
+}
+
+static int add_ghost_chunk(struct snapshot_ghost *g, struct arena *a, uint64_t off, uint64_t len)
+{
+	const uint8_t *data;
+	int rc = image_take_raw(&g->image, len, &data);
+
+	if (rc < 0)
+		return rc;
+	if (off > g->size || len > g->size - off)
+		return refuse(EINVAL, "image %s: content at %#lx is behind the end of the file",
+			      g->image.name, (long)off);
+	*ARENA_PUSH(a, g->chunks, g->n_chunks) = (typeof(*g->chunks)){ data, off, len };
+	return 0;
+}
+
+static int load_ghost_chunks(struct snapshot_ghost *g, struct arena *a)
+{
+	GhostChunkEntry *c;
+	int rc;
+
+	while ((rc = image_next(&g->image, a, &ghost_chunk_entry__descriptor, &c)) > 0) {
+		rc = add_ghost_chunk(g, a, c->off, c->len);
+		if (rc < 0)
+			break;
+	}
+	return rc;
+}
+
+static bool is_good_ghost(const GhostFileEntry *e)
+{
+	mode_t kind = e->mode & S_IFMT;
+
+	if (S_ISLNK(e->mode))
+		return e->symlnk_target;
+	return kind == S_IFREG || kind == S_IFDIR || kind == S_IFIFO || kind == S_IFSOCK ||
+	       ((kind == S_IFCHR || kind == S_IFBLK) && e->has_rdev);
+}
+
+static int load_ghost(struct snapshot *s, int dirfd, uint32_t id)
+{
+	struct snapshot_ghost *g;
+
+	for (size_t i = 0; i < s->n_ghosts; i++)
+		if (s->ghosts[i].id == id)
+			return 0;
+	g = ARENA_PUSH(&s->arena, s->ghosts, s->n_ghosts);
+	*g = (struct snapshot_ghost){ .id = id };
+	int rc = image_open(&g->image, dirfd, IMG_GHOST_FILE, id);
+	if (rc == 0)
+		return refuse(ENOENT, "image ghost-file-%x.img is missing", id);
+	if (rc > 0)
+		rc = image_next(&g->image, &s->arena, NULL, &g->entry);
+	if (rc <= 0)
+		return rc < 0 ? rc : refuse(EINVAL, "image %s: it is empty", g->image.name);
+	if (!is_good_ghost(g->entry))
+		return refuse(EINVAL, "image %s: its mode %#o makes no sense", g->image.name,
+			      g->entry->mode);
+	g->size = g->entry->has_size ? g->entry->size : g->image.len - g->image.pos;
+	if (g->size > INT64_MAX)
+		return refuse(EINVAL, "image %s: its size makes no sense", g->image.name);
+	if (g->entry->chunks)
+		return load_ghost_chunks(g, &s->arena);
+	size_t left = g->image.len - g->image.pos;
+	return left ? add_ghost_chunk(g, &s->arena, 0, left) : 0;
+}
+
+static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
+{
+	int orig = snapshot_file(s, e->orig_id), link;
+
+	if (orig < 0 || !s->files[orig]->reg || !is_path(s->files[orig]->reg->name))
+		return refuse(EINVAL, "image remap-fpath.img: there is no file %#x", e->orig_id);
+	if (!e->has_remap_type) { /* before types there was a bit */
+		e->remap_type = e->remap_id >> 31 ? REMAP_TYPE__GHOST : REMAP_TYPE__LINKED;
+		e->remap_id &= INT32_MAX;
+	}
+	if (e->remap_type == REMAP_TYPE__GHOST)
+		return load_ghost(s, dirfd, e->remap_id);
+	link = snapshot_file(s, e->remap_id);
+	if (e->remap_type == REMAP_TYPE__LINKED &&
+	    (link < 0 || !s->files[link]->reg || !is_path(s->files[link]->reg->name)))
+		return refuse(EINVAL, "image remap-fpath.img: file %#x: there is no link %#x",
+			      e->orig_id, e->remap_id);
+	return 0;
+}
+
+static int load_remaps(struct snapshot *s, int dirfd)
+{
+	RemapFilePathEntry *e;
+	struct image_in in;
+	int rc = image_open(&in, dirfd, IMG_REMAP_FPATH, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
+		rc = check_remap(s, e, dirfd);
+		if (rc < 0)
+			break;
+		*ARENA_PUSH(&s->arena, s->remaps, s->n_remaps) = e;
+	}
+	image_close(&in);
+	return rc;
+}
+
+#define PIPE_MAX (1u << 30) /* bytes; the kernel allows no larger one */
+
+/* Packets have to make up the data. */
+static int check_packets(const struct image_in *in, const PipeDataEntry *e)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < e->n_packets; i++)
+		sum += e->packets[i];
+	if (e->bytes > PIPE_MAX || (e->has_size && e->size > PIPE_MAX) ||
+	    (e->n_packets && sum != e->bytes))
+		return refuse(EINVAL, "image %s: pipe %#x: its sizes make no sense", in->name,
+			      e->pipe_id);
+	return 0;
+}
+
+static int load_pipes(struct snapshot *s, int dirfd, bool is_fifo)
+{
+	struct image_in *in = &s->pipe_images[is_fifo];
+	struct snapshot_pipe p;
+	int rc = image_open(in, dirfd, is_fifo ? IMG_FIFO_DATA : IMG_PIPES_DATA, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(in, &s->arena, NULL, &p.entry)) > 0) {
+		rc = check_packets(in, p.entry);
+		if (rc == 0)
+			rc = image_take_raw(in, p.entry->bytes, &p.data);
+		if (rc < 0)
+			return rc;
+		*ARENA_PUSH(&s->arena, s->pipes[is_fifo], s->n_pipes[is_fifo]) = p;
+	}
+	return rc;
+}
+
+const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id)
+{
+	for (size_t i = 0; i < s->n_pipes[is_fifo]; i++)
+		if (s->pipes[is_fifo][i].entry->pipe_id == id)
+			return &s->pipes[is_fifo][i];
+	return NULL;
+}
+
+int snapshot_memfd(const struct snapshot *s, uint64_t inode_id)
+{
+	for (size_t i = 0; i < s->n_memfds; i++)
+		if (s->memfds[i]->inode_id == inode_id)
+			return i;
+	return -1;
+}
+
+static int load_memfds(struct snapshot *s, int dirfd)
+{
+	MemfdInodeEntry *e;
+	struct image_in in;
+	int rc = image_open(&in, dirfd, IMG_MEMFD_INODE, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, s->memfds, s->n_memfds) = e;
+	image_close(&in);
+	s->memfd_pages = arena_array(&s->arena, struct pagemap, s->n_memfds);
+	for (size_t i = 0; i < s->n_memfds && rc >= 0; i++) {
+		e = s->memfds[i];
+		if (e->size > INT64_MAX)
+			return refuse(EINVAL, "image memfd.img: a size makes no sense");
+		rc = e->size ? pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, e->shmid,
+					    &s->memfd_pages[i])
+			     : 0;
+	}
+	return rc;
+}
+
+static int load_locks(struct snapshot *s, int dirfd)
+{
+	FileLockEntry *e;
+	struct image_in in;
+	int rc = image_open(&in, dirfd, IMG_FILE_LOCKS, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
+		if (e->start < 0 || e->len < 0 || e->len > INT64_MAX - e->start) {
+			rc = refuse(EINVAL,
+				    "image filelocks.img: the lock of pid %d from %lld, "
+				    "%lld bytes, is out of range",
+				    e->pid, (long long)e->start, (long long)e->len);
+			break;
+		}
+		*ARENA_PUSH(&s->arena, s->locks, s->n_locks) = e;
+	}
+	image_close(&in);
+	return rc;
+}
+
 static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
 	uint32_t pid = t->pstree->pid;
@@ -378,6 +596,16 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_pstree(s, dirfd);
 	if (rc >= 0)
 		rc = load_files(s, dirfd);
+	if (rc >= 0)
+		rc = load_remaps(s, dirfd);
+	if (rc >= 0)
+		rc = load_pipes(s, dirfd, false);
+	if (rc >= 0)
+		rc = load_pipes(s, dirfd, true);
+	if (rc >= 0)
+		rc = load_memfds(s, dirfd);
+	if (rc >= 0)
+		rc = load_locks(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
 	if (rc >= 0 && s->tasks[0].is_zombie)
@@ -388,6 +616,10 @@ int snapshot_load(struct snapshot *s, int dirfd)
 
 void snapshot_done(struct snapshot *s)
 {
+	for (size_t i = 0; i < s->n_ghosts; i++)
+		image_close(&s->ghosts[i].image);
+	image_close(&s->pipe_images[0]);
+	image_close(&s->pipe_images[1]);
 	if (s->pages.arena)
 		pagemap_set_done(&s->pages);
 	arena_done(&s->arena);

@@ -23,12 +23,44 @@ struct snapshot_task {
 	struct pagemap pages;
 };
 
+/* A deleted file. */
+struct snapshot_ghost {
+	uint32_t id;
+	GhostFileEntry *entry;
+	struct {
+		const uint8_t *data;
+		uint64_t off, len;
+	} * chunks; /* of its content; the rest is holes */
+	size_t n_chunks;
+	uint64_t size;
+	struct image_in image; /* holds the data */
+	const char *path;      /* where it is made again, while it is there */
+};
+
+/* The queue of a pipe or fifo. */
+struct snapshot_pipe {
+	PipeDataEntry *entry;
+	const uint8_t *data;
+};
+
 struct snapshot {
 	struct arena arena;
 	struct pagemap_set pages;
 	InventoryEntry *inventory;
 	FileEntry **files; /* by id */
 	size_t n_files;
+	RemapFilePathEntry **remaps;
+	size_t n_remaps;
+	struct snapshot_ghost *ghosts;
+	size_t n_ghosts;
+	struct snapshot_pipe *pipes[2]; /* queues of pipes, of fifos */
+	size_t n_pipes[2];
+	struct image_in pipe_images[2]; /* hold the data */
+	FileLockEntry **locks;
+	size_t n_locks;
+	MemfdInodeEntry **memfds;
+	struct pagemap *memfd_pages; /* of each */
+	size_t n_memfds;
 	struct snapshot_task *tasks; /* as in pstree: the root first */
 	size_t n_tasks;
 };
@@ -36,6 +68,12 @@ struct snapshot {
 /* Loads the images of a directory. Returns 0, or one error that is reported. */
 int snapshot_load(struct snapshot *s, int dirfd);
 void snapshot_done(struct snapshot *s);
+
+/* The queue of a pipe (or fifo) by its id, or NULL. */
+const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id);
+
+/* The index of a memfd by its id, or -1. */
+int snapshot_memfd(const struct snapshot *s, uint64_t inode_id);
 
 /* The index of a file by its id, or -1. */
 int snapshot_file(const struct snapshot *s, uint32_t id);

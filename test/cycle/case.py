@@ -58,7 +58,7 @@ class Row:
 
 FILE_FLAGS = ('count', 'lines', 'wait')
 KNOWN_FLAGS = {'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
-               'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap'}
+               'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
 def read_rows(path):
@@ -321,6 +321,7 @@ class Case:
 
     def run_criu(self, *args):
         argv = [self.criu, *args] + (['--shell-job'] if self.row.has('job') else [])
+        argv += filter(None, self.row.flags.get(args[0], '').split(','))
         output = os.path.join(self.top, 'criu.out')
         with open(os.path.join(self.top, 'commands'), 'a') as f:
             f.write(shlex.join(argv) + '\n')

@@ -35,6 +35,11 @@ NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'pid_for_children', 'time',
 NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*) \(deleted\)$')
 NUMBERED = re.compile(r'^(pipe|socket):\[(\d+)\]$')
 
+# Lines of fdinfo that come in an order of the kernel's own.
+UNORDERED = ('tfd:', 'inotify ')
+EPOLL_TARGET = re.compile(r'(.*) ino:([0-9a-f]+) sdev:([0-9a-f]+)$')
+MINOR_BITS = 20         # of a device number inside the kernel
+
 
 def read(path, mode='r'):
     try:
@@ -125,7 +130,7 @@ class Mapping:
     """One mapping out of smaps. Neighbours that only differ in where they start are joined:
     the kernel may have kept them apart before, or may keep them apart after."""
 
-    def __init__(self, header):
+    def __init__(self, pid, header):
         words = header.split(None, 5)
         self.start, self.end = (int(x, 16) for x in words[0].split('-'))
         self.perms = words[1]
@@ -134,6 +139,17 @@ class Mapping:
         # where the heap starts and ends is known by other means; its neighbours may join it
         self.name = words[5].strip() if len(words) > 5 and words[5].strip() != '[heap]' else ''
         self.flags = ''
+        self.anew = self.inode_made_anew(f'/proc/{pid}/map_files/{self.start:x}-{self.end:x}')
+
+    def inode_made_anew(self, path):
+        """Device and inode, when the file has no name that would keep the inode."""
+        if not self.name.endswith(' (deleted)'):
+            return None
+        try:
+            st = os.stat(path)
+        except OSError:
+            return None
+        return (st.st_dev, st.st_ino) if st.st_nlink == 0 or NAMELESS.match(self.name) else None
 
     def is_file(self):
         return self.inode != '0'
@@ -143,8 +159,8 @@ class Mapping:
                 and self.inode == other.inode and self.name == other.name and self.flags == other.flags)
         return same and (not self.is_file() or self.offset == other.offset + other.end - other.start)
 
-    def __str__(self):
-        inode = '*' if NAMELESS.match(self.name) else self.inode
+    def text(self, names):
+        inode = names.number(*self.anew) if self.anew else '*' if NAMELESS.match(self.name) else self.inode
         offset = self.offset if self.is_file() else 0
         return (f'{self.start:x}-{self.end:x} {self.perms} {offset:08x} {self.dev} {inode} '
                 f'{self.name} [{self.flags}]')
@@ -154,7 +170,7 @@ def mappings(pid):
     found = []
     for line in read(f'/proc/{pid}/smaps').splitlines():
         if re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
-            found.append(Mapping(line))
+            found.append(Mapping(pid, line))
         elif line.startswith('VmFlags:') and found:
             found[-1].flags = ' '.join(line.split()[1:])
     joined = []
@@ -205,28 +221,98 @@ def memory_lines(pid, maps, volatile):
 
 
 class Names:
-    """Numbers of pipes and sockets, replaced by the order in which they turn up."""
+    """Numbers that are given anew when a thing is made again (inodes of what has no name, ids of
+    eventfds), replaced by the order in which they turn up: who shares with whom stays visible."""
 
     def __init__(self):
         self.seen = {}
 
-    def plain(self, target):
-        m = NUMBERED.match(target)
-        if not m:
-            return target, None
-        number = self.seen.setdefault(target, len(self.seen))
-        return f'{m.group(1)}:[#{number}]', m.group(2)
+    def number(self, kind, value):
+        if (kind, value) not in self.seen:
+            self.seen[kind, value] = sum(k == kind for k, _ in self.seen) + 1
+        return f'#{self.seen[kind, value]}'
+
+    def is_known(self, *key):
+        return key in self.seen
+
+
+class Descriptor:
+    """A descriptor, with the inode behind it when there is no name that would keep it."""
+
+    def __init__(self, pid, fd, names):
+        self.pid, self.fd = pid, fd
+        self.path = f'/proc/{pid}/fd/{fd}'
+        self.target = link(self.path)
+        try:
+            st = os.stat(self.path)
+        except OSError:     # closed by now
+            st = None
+        self.inode = (st.st_dev, st.st_ino) if st and self.is_made_anew(st) else None
+        if self.inode:
+            names.number(*self.inode)
+
+    def is_made_anew(self, st):
+        nameless = NUMBERED.match(self.target) or self.target.startswith('anon_inode:')
+        return nameless or (st.st_nlink == 0 and self.target.endswith(' (deleted)'))
+
+    def plain_target(self, names):
+        m = NUMBERED.match(self.target)
+        return f'{m.group(1)}:[{names.number(*self.inode)}]' if m and self.inode else self.target
+
+
+def descriptors(pid, names):
+    return [Descriptor(pid, fd, names) for fd in sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd'))]
+
+
+def epoll_target(line, names):
+    """An epoll tells the inodes of what it watches."""
+    m = EPOLL_TARGET.match(line)
+    if not m:
+        return line
+    sdev = int(m.group(3), 16)
+    key = os.makedev(sdev >> MINOR_BITS, sdev & ((1 << MINOR_BITS) - 1)), int(m.group(2), 16)
+    return f'{m.group(1)} ino:{names.number(*key)} sdev:{m.group(3)}' if names.is_known(*key) else line
+
+
+def plain_info(line, d, names):
+    """A line of fdinfo without what differs from one moment, or one life, to the next."""
+    key, _, value = line.partition(':')
+    value = value.strip()
+    if key == 'ino' and d.inode:
+        return f'ino: {names.number(*d.inode)}'
+    if key == 'eventfd-id':
+        return f'eventfd-id: {names.number("eventfd", value)}'
+    if key == 'tfd':
+        return epoll_target(line, names)
+    if key == 'it_value' and value != 'goes on':   # time goes on; that it does not stop or start is what counts
+        return f'it_value: {"off" if value == "(0, 0)" else "armed"}'
+    if key == 'ticks':
+        return f'ticks: {"none" if value == "0" else "some"}'
+    return line
+
+
+def plain_timer(lines):
+    """A periodic timer that expired is stopped or not by chance until somebody looks."""
+    values = dict(l.split(': ', 1) for l in lines if ': ' in l)
+    if values.get('ticks', '0') == '0' or values.get('it_interval') == '(0, 0)':
+        return lines
+    return ['it_value: goes on' if l.startswith('it_value:') else l for l in lines]
+
+
+def info_lines(d, names):
+    lines = [' '.join(l.split()) for l in read(f'/proc/{d.pid}/fdinfo/{d.fd}').splitlines()]
+    lines = plain_timer(lines)
+    lines = [plain_info(l, d, names) for l in lines]
+    return ([l for l in lines if not l.startswith(UNORDERED)]
+            + sorted(l for l in lines if l.startswith(UNORDERED)))
 
 
 def fd_lines(pid, names, live):
-    for fd in sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd')):
-        target, inode = names.plain(link(f'/proc/{pid}/fd/{fd}'))
-        info = read(f'/proc/{pid}/fdinfo/{fd}').splitlines()
-        if inode or target.startswith('anon_inode:'):
-            info = [l for l in info if not l.startswith('ino:')]
+    for d in descriptors(pid, names):
+        info = info_lines(d, names)
         if live:
             info = [l for l in info if l.startswith(('flags:', 'mnt_id:'))]
-        yield f'fd {fd} -> {target} {" ".join(" ".join(l.split()) for l in info)}'
+        yield f'fd {d.fd} -> {d.plain_target(names)} {" ".join(info)}'
 
 
 def status_lines(path, is_root):
@@ -269,7 +355,7 @@ def lasting_lines(pid):
 def process_lines(pid, is_root, names, quiet, volatile):
     yield from lasting_lines(pid)
     maps = mappings(pid)
-    yield from (f'map {m}' for m in maps)
+    yield from (f'map {m.text(names)}' for m in maps)
     yield from fd_lines(pid, names, live=False)
     for tid in tids(pid):
         yield from task_lines(pid, tid, is_root)
@@ -284,6 +370,9 @@ def take(root, mode, volatile=()):
         return [f'{root} {line}' for part in (lasting_lines(root), fd_lines(root, names, live=True))
                 for line in part]
     pids = tree(root)
+    for pid in pids:    # an epoll may watch what only a later process has
+        if not is_zombie(pid):
+            descriptors(pid, names)
     lines = [f'processes {pids}']
     for pid in pids:
         if is_zombie(pid):

@@ -26,6 +26,9 @@ static struct factory *const factories[] = {
 	&idle_factory, &regs_factory, &threads_factory, &mem_factory, &files_factory,
 	&signals_factory, &creds_factory, &tree_factory, &rseq_factory, &vdso_factory,
 	&churn_factory,
+	&ghost_factory, &remap_factory, &locks_factory, &fown_factory, &tty_factory,
+	&pipes_factory, &fifos_factory, &events_factory, &epolls_factory, &inotifies_factory,
+	&shares_factory,
 };
 
 static struct param common_params[] = {

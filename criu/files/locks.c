@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * fdinfo has a line for each lock that the process took through the descriptor or, for POSIX
+ * locks, that it has on the file; `lock: 1: POSIX  ADVISORY  WRITE 714 00:1e:12 0 EOF`. The same
+ * lock shows at every duplicate of the descriptor: it is noted once.
+ *
+ * At restore the task takes its locks itself, so that it is their owner. See proc_locks(5).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "files/locks.h"
+#include "proc/text.h"
+
+/* file_lock_entry.flag: the kinds as the kernel's FL_ bits have them */
+enum lock_kind { LOCK_POSIX = 1, LOCK_FLOCK = 2, LOCK_LEASE = 32, LOCK_OFD = 1024 };
+
+static const struct {
+	const char *name;
+	enum lock_kind kind;
+} kinds[] = {
+	{ "POSIX", LOCK_POSIX },
+	{ "FLOCK", LOCK_FLOCK },
+	{ "LEASE", LOCK_LEASE },
+	{ "OFDLCK", LOCK_OFD },
+};
+
+struct lock {
+	enum lock_kind kind;
+	int type; /* F_RDLCK, F_WRLCK */
+	bool is_breaking;
+	int64_t pid, start, len;
+};
+
+static const char *next_word(const char **p, size_t *len)
+{
+	const char *word = text_skip_blanks(*p);
+
+	*len = strcspn(word, " \t");
+	*p = word + *len;
+	return word;
+}
+
+static bool is_word(const char *word, size_t len, const char *name)
+{
+	return strlen(name) == len && !strncmp(word, name, len);
+}
+
+static bool parse_kind(struct lock *l, const char *word, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (is_word(word, len, kinds[i].name)) {
+			l->kind = kinds[i].kind;
+			return true;
+		}
+	return false;
+}
+
+/* `1: POSIX  ADVISORY  READ 714 00:1e:12345 0 EOF`; `->` marks one that only waits. */
+static int parse(const char *line, struct lock *l)
+{
+	const char *word[8];
+	size_t len[8];
+	int64_t end;
+
+	for (size_t i = 0; i < ARRAY_SIZE(word); i++)
+		word[i] = next_word(&line, &len[i]);
+	if (is_word(word[1], len[1], "->"))
+		return 0;
+	if (!parse_kind(l, word[1], len[1]) || !text_int(word[4], &l->pid) ||
+	    !text_int(word[6], &l->start))
+		return -EINVAL;
+	l->is_breaking = is_word(word[2], len[2], "BREAKING");
+	if (is_word(word[3], len[3], "READ"))
+		l->type = F_RDLCK;
+	else if (is_word(word[3], len[3], "WRITE"))
+		l->type = F_WRLCK;
+	else if (is_word(word[3], len[3], "UNLCK"))
+		l->type = F_UNLCK;
+	else
+		return -EINVAL;
+	if (is_word(word[7], len[7], "EOF"))
+		l->len = 0;
+	else if (text_int(word[7], &end) && end >= l->start)
+		l->len = end - l->start + 1;
+	else
+		return -EINVAL;
+	return 1;
+}
+
+/* POSIX locks belong to a process and a file, the others to a description. */
+static bool is_known(const struct dump *d, const struct lock *l, pid_t pid, ino_t ino,
+		     uint32_t file_id)
+{
+	for (size_t i = 0; i < d->n_locks; i++) {
+		const struct dump_lock *k = &d->locks[i];
+		bool is_same = l->kind == LOCK_POSIX ? k->entry->pid == pid && k->ino == ino
+						     : k->file_id == file_id;
+
+		if (is_same && k->entry->flag == l->kind && k->entry->type == (uint32_t)l->type &&
+		    k->entry->start == l->start && k->entry->len == l->len)
+			return true;
+	}
+	return false;
+}
+
+static void add(struct dump *d, const struct fd_probe *p, const struct lock *l, uint32_t file_id)
+{
+	pid_t pid = p->task->process->pid;
+
+	if (is_known(d, l, pid, p->st.st_ino, file_id))
+		return;
+	FileLockEntry *e = MESSAGE(&d->arena, FileLockEntry, file_lock_entry);
+	e->flag = l->kind;
+	e->type = l->type;
+	e->pid = pid;
+	e->fd = p->fd;
+	e->start = l->start;
+	e->len = l->len;
+	*ARENA_PUSH(&d->arena, d->locks, d->n_locks) =
+		(struct dump_lock){ e, p->st.st_ino, file_id };
+}
+
+int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
+{
+	pid_t pid = p->task->process->pid;
+
+	for (const char *line = NULL; (line = probe_next(p, "lock", line));) {
+		struct lock l;
+		int rc = parse(line, &l);
+
+		if (rc < 0)
+			return refuse(EINVAL, "pid %d fd %d: unknown line of fdinfo: lock: %s", pid,
+				      p->fd, line);
+		if (rc == 0)
+			continue;
+		if (!d->opts->file_locks)
+			dump_block(
+				d,
+				"pid %d fd %d: %s: a lock is held on it; to dump it with its locks "
+				"give --file-locks",
+				pid, p->fd, p->link);
+		else if (l.is_breaking || l.type == F_UNLCK)
+			dump_block(
+				d,
+				"pid %d fd %d: %s: its lease is being broken by another process; "
+				"wait until that is over",
+				pid, p->fd, p->link);
+		else
+			add(d, p, &l, file_id);
+	}
+	return 0;
+}
+
+int locks_write_image(struct dump *d)
+{
+	struct image_out out;
+
+	image_begin(&out, &d->images, IMG_FILE_LOCKS, 0);
+	for (size_t i = 0; i < d->n_locks; i++)
+		image_add(&out, d->locks[i].entry);
+	return image_commit(&out);
+}
+
+static void add_range(struct program *p, const FileLockEntry *e, int command)
+{
+	const struct flock range = {
+		.l_type = e->type, .l_whence = SEEK_SET, .l_start = e->start, .l_len = e->len
+	};
+	void *data = program_data(p, &range, sizeof(range));
+
+	if (data)
+		CALL(p, "take a lock that it had (is it held by another process now?)", SYS_fcntl,
+		     e->fd, command, program_raddr(p, data));
+}
+
+void locks_add(struct restore *r, const struct restore_task *t, struct program *p)
+{
+	for (size_t i = 0; i < r->snapshot.n_locks; i++) {
+		const FileLockEntry *e = r->snapshot.locks[i];
+
+		if (e->pid != t->pid)
+			continue;
+		if (e->flag & LOCK_OFD)
+			add_range(p, e, F_OFD_SETLK);
+		else if (e->flag & LOCK_POSIX)
+			add_range(p, e, F_SETLK);
+		else if (e->flag & LOCK_FLOCK)
+			CALL(p, "take a flock that it had (is it held by another process now?)",
+			     SYS_flock, e->fd, LOCK_NB | (e->type == F_RDLCK ? LOCK_SH : LOCK_EX));
+		else
+			CALL(p, "take a lease that it had (is the file open elsewhere?)", SYS_fcntl,
+			     e->fd, F_SETLEASE, e->type);
+	}
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* File locks: flock(2), POSIX and OFD locks, leases of fcntl(2). Image: filelocks. */
+#ifndef FILES_LOCKS_H
+#define FILES_LOCKS_H
+
+#include "files/files.h"
+
+/* Notes the locks that belong to a descriptor, or adds a blocker. file_id: its description. */
+int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id);
+int locks_write_image(struct dump *d);
+
+/* Adds to a program, when the descriptors are in place: the task takes its locks. */
+void locks_add(struct restore *r, const struct restore_task *t, struct program *p);
+
+#endif

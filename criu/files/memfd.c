@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * memfd_create(2). One inode in memfd.img, its pages as those of shared memory; each open
+ * description is an entry of files.img.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/classes.h"
+#include "files/files.h"
+#include "files/memfd.h"
+#include "image/pagemap.h"
+
+#define PAGE	     4096ull
+#define CHUNK	     (256u << 10)
+#define HUGETLBFS_ID 0x958458f6
+
+struct dump_memfd {
+	dev_t dev;
+	ino_t ino;
+	const char *source; /* path in /proc that leads to it */
+	MemfdInodeEntry *entry;
+	struct dump_memfd *next;
+};
+
+bool memfd_is_path(const char *path)
+{
+	return !strncmp(path, "/memfd:", 7);
+}
+
+static bool memfd_match(const struct fd_probe *p)
+{
+	return memfd_is_path(p->link);
+}
+
+static struct dump_memfd *find(struct dump *d, const struct stat *st)
+{
+	for (struct dump_memfd *m = d->memfds; m; m = m->next)
+		if (m->dev == st->st_dev && m->ino == st->st_ino)
+			return m;
+	return NULL;
+}
+
+static const char *name_of(struct dump *d, const char *link)
+{
+	char *name = arena_strdup(&d->arena, link + 7);
+	char *end = strstr(name, " (deleted)");
+
+	if (end)
+		*end = '\0';
+	return name;
+}
+
+static struct dump_memfd *add(struct dump *d, const char *who, const char *path, const char *source,
+			      const struct stat *st, int fd)
+{
+	struct dump_memfd *m = arena_new(&d->arena, struct dump_memfd);
+	MemfdInodeEntry *e = MESSAGE(&d->arena, MemfdInodeEntry, memfd_inode_entry);
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_ID)
+		dump_block(d, "%s: %s: a memfd of huge pages cannot be dumped by this version", who,
+			   path);
+	e->name = (char *)name_of(d, path);
+	e->uid = st->st_uid;
+	e->gid = st->st_gid;
+	e->size = st->st_size;
+	e->shmid = st->st_ino;
+	e->inode_id = st->st_ino;
+	e->seals = max(fcntl(fd, F_GET_SEALS), 0);
+	e->has_mode = true;
+	e->mode = st->st_mode;
+	*m = (struct dump_memfd){ .dev = st->st_dev,
+				  .ino = st->st_ino,
+				  .source = arena_strdup(&d->arena, source),
+				  .entry = e,
+				  .next = d->memfds };
+	return d->memfds = m;
+}
+
+static int make_entry(struct dump *d, const char *who, const char *path, const char *source,
+		      const struct stat *st, FileEntry *e)
+{
+	struct dump_memfd *m = find(d, st);
+
+	if (!m) {
+		autoclose int fd = open(source, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return fail(errno, "%s: open %s", who, path);
+		m = add(d, who, path, source, st, fd);
+	}
+	e->type = FD_TYPES__MEMFD;
+	e->memfd = MESSAGE(&d->arena, MemfdFileEntry, memfd_file_entry);
+	e->memfd->id = e->id;
+	e->memfd->inode_id = m->entry->inode_id;
+	return 0;
+}
+
+static int memfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	char who[64], source[64];
+
+	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
+	snprintf(source, sizeof(source), "/proc/%d/fd/%d", p->task->process->pid, p->fd);
+	int rc = make_entry(d, who, p->link, source, &p->st, e);
+	if (rc < 0)
+		return rc;
+	e->memfd->flags = probe_flags(p);
+	e->memfd->pos = p->info.pos;
+	e->memfd->fown = fown_read(d, p);
+	return 0;
+}
+
+int memfd_path_entry(struct dump *d, const char *who, const char *path, const char *source,
+		     const struct stat *st, int flags, FileEntry *e)
+{
+	int rc = make_entry(d, who, path, source, st, e);
+
+	if (rc < 0)
+		return rc;
+	e->memfd->flags = flags;
+	e->memfd->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	return 0;
+}
+
+/* Copies [start, end) to the pages file and notes the run. */
+static int copy_pages(struct dump *d, int from, int to, off_t start, off_t end, off_t *pos,
+		      struct page_run **runs, size_t *n)
+{
+	autofree uint8_t *buf = xmalloc(CHUNK);
+
+	*ARENA_PUSH(&d->arena, *runs, *n) =
+		(struct page_run){ .vaddr = start, .pages = (end - start) / PAGE, .offset = *pos };
+	while (start < end) {
+		size_t len = min(end - start, (off_t)CHUNK);
+		ssize_t got = pread(from, buf, len, start);
+
+		if (got < 0)
+			return -errno;
+		memset(buf + got, 0, len - got); /* behind the end of the file */
+		int rc = pwrite_all(to, buf, len, *pos);
+		if (rc < 0)
+			return rc;
+		start += len;
+		*pos += len;
+	}
+	return 0;
+}
+
+static int save(struct dump *d, const struct dump_memfd *m, int from)
+{
+	uint32_t id = ++d->last_pages_id;
+	autoclose int to = image_create_raw(&d->images, IMG_PAGES, id);
+	off_t size = (m->entry->size + PAGE - 1) & ~(PAGE - 1), end = 0, pos = 0;
+	struct page_run *runs = NULL;
+	size_t n = 0;
+
+	if (to < 0)
+		return to;
+	while (end < size) {
+		off_t start = lseek(from, end, SEEK_DATA);
+
+		if (start < 0 && errno == ENXIO)
+			break;
+		end = start < 0 ? -1 : lseek(from, start, SEEK_HOLE);
+		if (end < 0)
+			return -errno;
+		start &= ~(off_t)(PAGE - 1);
+		end = (end + PAGE - 1) & ~(off_t)(PAGE - 1);
+		int rc = copy_pages(d, from, to, start, min(end, size), &pos, &runs, &n);
+		if (rc < 0)
+			return rc;
+	}
+	return pagemap_write(&d->images, IMG_SHMEM_PAGEMAP, m->entry->shmid, id, runs, n);
+}
+
+int memfds_save(struct dump *d)
+{
+	struct image_out out;
+	int rc = 0;
+
+	image_begin(&out, &d->images, IMG_MEMFD_INODE, 0);
+	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next) {
+		/* Another description: the position of the task's must stay. */
+		autoclose int from = open(m->source, O_RDONLY | O_CLOEXEC);
+		rc = from < 0 ? -errno : m->entry->size ? save(d, m, from) : 0;
+		if (rc < 0)
+			rc = fail(-rc, "%s: read the memfd %s", m->source, m->entry->name);
+		image_add(&out, m->entry);
+	}
+	if (rc < 0) {
+		image_cancel(&out);
+		return rc;
+	}
+	return image_commit(&out);
+}
+
+/* ---- restore ---- */
+
+static int fill(struct restore *r, size_t i, int fd)
+{
+	const struct pagemap *pages = &r->snapshot.memfd_pages[i];
+	autofree uint8_t *buf = xmalloc(CHUNK);
+
+	for (size_t k = 0; k < pages->n; k++) {
+		uint64_t size = pages->run[k].pages * PAGE;
+
+		for (uint64_t done = 0; done < size; done += CHUNK) {
+			size_t len = min(size - done, (uint64_t)CHUNK);
+			int rc = pread_all(pages->run[k].fd, buf, len, pages->run[k].offset + done);
+
+			if (rc == 0)
+				rc = pwrite_all(fd, buf, len, pages->run[k].vaddr + done);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+static int make(struct restore *r, size_t i)
+{
+	const MemfdInodeEntry *e = r->snapshot.memfds[i];
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	autoclose int fd = memfd_create(e->name, flags);
+
+	if (fd < 0)
+		return fail(errno, "memfd %s: make it", e->name);
+	int rc = fill(r, i, fd);
+	if (rc == 0 && ftruncate(fd, e->size) < 0)
+		rc = -errno;
+	if (rc == 0 && e->has_mode && fchmod(fd, e->mode & 07777) < 0)
+		rc = -errno;
+	if (rc == 0 && (e->uid || e->gid) && fchown(fd, e->uid, e->gid) < 0)
+		rc = -errno;
+	if (rc < 0)
+		return fail(-rc, "memfd %s: fill it", e->name);
+	return files_own_number(r, take_fd(&fd));
+}
+
+static int memfd_open(struct restore *r, const FileEntry *entry)
+{
+	const MemfdFileEntry *e = entry->memfd;
+	int i = snapshot_memfd(&r->snapshot, e->inode_id);
+
+	if (!r->memfds) {
+		r->memfds = arena_array(&r->arena, int, r->snapshot.n_memfds);
+		memset(r->memfds, -1, r->snapshot.n_memfds * sizeof(int));
+	}
+	if (r->memfds[i] < 0)
+		r->memfds[i] = make(r, i);
+	if (r->memfds[i] < 0)
+		return r->memfds[i];
+	autoclose int fd = file_reopen(r->memfds[i], e->flags);
+	if (fd < 0)
+		return fail(-fd, "memfd %s: open it again", r->snapshot.memfds[i]->name);
+	if (e->pos && lseek(fd, e->pos, SEEK_SET) < 0)
+		return fail(errno, "memfd %s: seek", r->snapshot.memfds[i]->name);
+	return take_fd(&fd);
+}
+
+int memfds_seal(struct restore *r)
+{
+	for (size_t i = 0; r->memfds && i < r->snapshot.n_memfds; i++) {
+		const MemfdInodeEntry *e = r->snapshot.memfds[i];
+
+		if (r->memfds[i] < 0)
+			continue;
+		if (e->seals && fcntl(r->memfds[i], F_ADD_SEALS, e->seals) < 0)
+			return fail(errno, "memfd %s: seal it (%#x)", e->name, e->seals);
+		own_close(&r->memfds[i]);
+		r->memfds[i] = -1;
+	}
+	return 0;
+}
+
+static int memfd_check(const struct restore *r, const FileEntry *e)
+{
+	if (snapshot_memfd(&r->snapshot, e->memfd->inode_id) < 0)
+		return refuse(EINVAL, "image files.img: memfd %#x: memfd.img has no inode %u",
+			      e->id, e->memfd->inode_id);
+	return 0;
+}
+
+static void memfd_key(const struct restore *r, const FileEntry *e, char *buf, size_t size)
+{
+	int i = snapshot_memfd(&r->snapshot, e->memfd->inode_id);
+
+	snprintf(buf, size, "memfd:%s", r->snapshot.memfds[i]->name);
+}
+
+FILE_PART(memfd, memfd)
+
+const struct file_class memfd_class = {
+	.name = "memfd",
+	.type = FD_TYPES__MEMFD,
+	.match = memfd_match,
+	.dump = memfd_dump,
+	.has_part = memfd_has_part,
+	.check = memfd_check,
+	.open = memfd_open,
+	.key = memfd_key,
+	.inherit_kind = S_IFREG,
+	.fown = memfd_fown,
+	.flags = memfd_flags,
+};

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who gets a signal when an open file description becomes ready: F_SETOWN, F_SETSIG, O_ASYNC.
+ * See fcntl(2). The kernel remembers with which uids the owner was set and checks them when it
+ * sends, so that at restore it is set with the same.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+
+#ifndef F_GETOWNER_UIDS
+#define F_GETOWNER_UIDS 17
+#endif
+
+FownEntry *fown_read(struct dump *d, const struct fd_probe *p)
+{
+	FownEntry *e = MESSAGE(&d->arena, FownEntry, fown_entry);
+	struct f_owner_ex owner = { 0 };
+	uid_t uids[2] = { 0 };
+
+	if (p->copy < 0)
+		return e;
+	int sig = fcntl(p->copy, F_GETSIG);
+	e->signum = max(sig, 0);
+	if (fcntl(p->copy, F_GETOWN_EX, &owner) < 0 || !owner.pid)
+		return e;
+	e->pid_type = owner.type;
+	e->pid = owner.pid;
+	if (fcntl(p->copy, F_GETOWNER_UIDS, uids) == 0) {
+		e->uid = uids[0];
+		e->euid = uids[1];
+	}
+	return e;
+}
+
+/* By system call, so that only this thread changes: criu has no other one here. */
+static int become(uid_t uid, uid_t euid)
+{
+	return syscall(SYS_setresuid, uid, euid, 0) < 0 ? -errno : 0;
+}
+
+static int set_owner(int fd, const FownEntry *e)
+{
+	const struct f_owner_ex owner = { .type = e->pid_type, .pid = e->pid };
+	int rc = e->uid || e->euid ? become(e->uid, e->euid) : 0;
+
+	if (rc == 0 && fcntl(fd, F_SETOWN_EX, &owner) < 0)
+		rc = -errno;
+	if (e->uid || e->euid) {
+		(void)become(0, 0);
+		/* A change of the effective uid makes /proc/self unreadable for ourselves. */
+		(void)prctl(PR_SET_DUMPABLE, 1);
+	}
+	return rc;
+}
+
+static int restore_one(int fd, const FownEntry *e)
+{
+	int rc = 0;
+
+	if (e->signum && fcntl(fd, F_SETSIG, e->signum) < 0)
+		return fail(errno, "set the signal %u of a file", e->signum);
+	if (e->pid)
+		rc = set_owner(fd, e);
+	if (rc < 0)
+		return fail(-rc, "make pid %u the owner of a file (F_SETOWN)", e->pid);
+	return 0;
+}
+
+int fown_restore_all(struct restore *r)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < r->snapshot.n_files && rc == 0; i++) {
+		const FileEntry *e = r->snapshot.files[i];
+		const struct file_class *c = file_class_of(e->type);
+		const FownEntry *owner = c && c->fown ? c->fown(r, e) : NULL;
+
+		if (owner && r->file_fds[i] >= 0 && (owner->pid || owner->signum))
+			rc = restore_one(r->file_fds[i], owner);
+	}
+	return rc;
+}
+
+#define SETTABLE (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
+
+int file_finish(int fd, uint32_t flags, const char *what)
+{
+	autoclose int own = fd;
+	int now = fcntl(fd, F_GETFL);
+
+	if (now < 0)
+		return fail(errno, "%s: read its flags", what);
+	if ((now ^ flags) & SETTABLE &&
+	    fcntl(fd, F_SETFL, (now & ~SETTABLE) | (flags & SETTABLE)) < 0)
+		return fail(errno, "%s: set its flags %#x", what, flags & SETTABLE);
+	return take_fd(&own);
+}
+
+int file_reopen(int fd, int flags)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int new =
+		open(path, (flags & ~(O_CREAT | O_EXCL | O_TRUNC | FASYNC)) | O_CLOEXEC | O_NOCTTY);
+	return new < 0 ? -errno : new;
+}

@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Pipes and fifos. Images: entries in files.img, queues in pipes-data and fifo-data. pipe(7).
+ *
+ * At dump the queue is duplicated with tee(2) into a pipe of criu. At restore criu makes the
+ * pipe, fills it, and opens every description again from the first of its end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/classes.h"
+#include "files/files.h"
+#include "files/inherit.h"
+#include "files/pipe.h"
+#include "files/regular.h"
+
+/* One description of a pipe, at dump. */
+struct dump_pipe {
+	ino_t ino;
+	bool is_fifo;
+	pid_t pid;
+	int fd;
+	uint32_t flags;
+	bool is_alone; /* the other end has no description at all */
+	uint32_t size, bytes;
+	PipeEntry *entry; /* NULL: a fifo */
+};
+
+/* ---- dump ---- */
+
+static bool is_pipe(const struct fd_probe *p)
+{
+	return S_ISFIFO(p->st.st_mode) && !strncmp(p->link, "pipe:[", 6);
+}
+
+static bool is_fifo(const struct fd_probe *p)
+{
+	return S_ISFIFO(p->st.st_mode) && !(p->info.flags & O_PATH);
+}
+
+static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e)
+{
+	struct pollfd poll_fd = { .fd = p->copy };
+	struct dump_pipe *pipe = ARENA_PUSH(&d->arena, d->pipes, d->n_pipes);
+	int bytes = 0;
+
+	(void)poll(&poll_fd, 1, 0);
+	(void)ioctl(p->copy, FIONREAD, &bytes);
+	*pipe = (struct dump_pipe){ .ino = p->st.st_ino,
+				    .is_fifo = !e,
+				    .entry = e,
+				    .pid = p->task->process->pid,
+				    .fd = p->fd,
+				    .flags = probe_flags(p),
+				    .is_alone = poll_fd.revents & (POLLHUP | POLLERR),
+				    .size = max(fcntl(p->copy, F_GETPIPE_SZ), 0),
+				    .bytes = bytes };
+}
+
+static int no_copy(const struct fd_probe *p)
+{
+	return fail(errno,
+		    "pid %d fd %d: %s: get a copy of the descriptor (pidfd_getfd, Linux 5.6)",
+		    p->task->process->pid, p->fd, p->link);
+}
+
+static int pipe_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	if (p->copy < 0)
+		return no_copy(p);
+	e->pipe = MESSAGE(&d->arena, PipeEntry, pipe_entry);
+	e->pipe->id = e->id;
+	e->pipe->pipe_id = p->st.st_ino;
+	e->pipe->flags = probe_flags(p);
+	e->pipe->fown = fown_read(d, p);
+	note_pipe(d, p, e->pipe);
+	return 0;
+}
+
+static int fifo_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	FileEntry *file = files_new_entry(d);
+
+	if (p->copy < 0)
+		return no_copy(p);
+	e->fifo = MESSAGE(&d->arena, FifoEntry, fifo_entry);
+	e->fifo->id = e->id;
+	e->fifo->pipe_id = p->st.st_ino;
+	e->fifo->has_regf_id = true;
+	e->fifo->regf_id = file->id;
+	note_pipe(d, p, NULL);
+	return regular_dump(d, p, file);
+}
+
+static int by_pipe(const void *a, const void *b)
+{
+	const struct dump_pipe *x = a, *y = b;
+
+	if (x->is_fifo != y->is_fifo)
+		return x->is_fifo - y->is_fifo;
+	return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+static size_t same_pipe(const struct dump *d, size_t first)
+{
+	size_t end = first;
+
+	while (end < d->n_pipes && by_pipe(&d->pipes[first], &d->pipes[end]) == 0)
+		end++;
+	return end;
+}
+
+static bool has_end(const struct dump_pipe *from, const struct dump_pipe *to, uint32_t mode)
+{
+	for (; from < to; from++)
+		if ((from->flags & O_ACCMODE) == mode || (from->flags & O_ACCMODE) == O_RDWR)
+			return true;
+	return false;
+}
+
+void pipes_check_ends(struct dump *d)
+{
+	if (d->n_pipes)
+		qsort(d->pipes, d->n_pipes, sizeof(*d->pipes), by_pipe);
+	for (size_t i = 0, end; i < d->n_pipes; i = end) {
+		const struct dump_pipe *p = &d->pipes[i];
+
+		end = same_pipe(d, i);
+		bool has_both = has_end(p, d->pipes + end, O_RDONLY) &&
+				has_end(p, d->pipes + end, O_WRONLY);
+		if (has_both || p->is_alone || p->is_fifo)
+			continue;
+		d->pipes[i].entry->has_peer_outside = d->pipes[i].entry->peer_outside = true;
+		warn("pid %d fd %d: the other end of pipe:[%lu] is outside of the tree; to connect "
+		     "it at restore give --inherit-fd 'fd[N]:pipe:[%lu]' with N open on a new pipe",
+		     p->pid, p->fd, (unsigned long)p->ino, (unsigned long)p->ino);
+	}
+}
+
+/* A pipe of criu, with room for all that another one holds. */
+struct own_pipe {
+	int fd[2];
+	uint32_t size;
+};
+
+static void own_pipe_close(struct own_pipe *p)
+{
+	own_close(&p->fd[0]);
+	own_close(&p->fd[1]);
+	p->fd[0] = p->fd[1] = -1;
+}
+
+#define autopipe __attribute__((cleanup(own_pipe_close)))
+
+static int fit_pipe(struct own_pipe *own, uint32_t size)
+{
+	if (own->fd[0] >= 0 && own->size == size)
+		return 0;
+	own_pipe_close(own);
+	if (pipe2(own->fd, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	own->size = size;
+	return fcntl(own->fd[1], F_SETPIPE_SZ, size) < 0 ? -errno : 0;
+}
+
+/* A description that can be read, whichever end the task has. */
+static int open_for_reading(const struct dump_pipe *p)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, p->fd);
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Reads the copy. With packets every read takes one. */
+static int read_copy(struct dump *d, int fd, PipeDataEntry *e, uint8_t *data, bool has_packets)
+{
+	uint32_t have = 0;
+
+	while (have < e->bytes) {
+		ssize_t n = read(fd, data + have, e->bytes - have);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		if (has_packets)
+			*ARENA_PUSH(&d->arena, e->packets, e->n_packets) = n;
+		have += n;
+	}
+	return 0;
+}
+
+/* Returns the bytes that are in our pipe then, or -errno. */
+static int copy_queue(const struct dump_pipe *p, struct own_pipe *own)
+{
+	autoclose int fd = open_for_reading(p);
+	int rc = fd < 0 ? fd : fit_pipe(own, p->size);
+
+	if (rc < 0)
+		return rc;
+	ssize_t n = tee(fd, own->fd[1], INT32_MAX, SPLICE_F_NONBLOCK);
+	return n < 0 ? -errno : n;
+}
+
+static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe *own,
+		      bool has_packets, struct image_out *out)
+{
+	PipeDataEntry *e = MESSAGE(&d->arena, PipeDataEntry, pipe_data_entry);
+	autofree uint8_t *data = NULL;
+
+	e->pipe_id = p->ino;
+	e->has_size = true;
+	e->size = p->size;
+	if (p->bytes) {
+		int rc = copy_queue(p, own);
+
+		if (rc < 0)
+			return fail(-rc, "pid %d fd %d: copy the queue of the pipe", p->pid, p->fd);
+		e->bytes = rc;
+		data = xmalloc(e->bytes + 1);
+		rc = read_copy(d, own->fd[0], e, data, has_packets);
+		if (rc < 0)
+			return fail(-rc, "pid %d fd %d: read the copy of the queue", p->pid, p->fd);
+	}
+	image_add(out, e);
+	if (e->bytes)
+		memcpy(image_add_raw(out, e->bytes), data, e->bytes);
+	return 0;
+}
+
+static bool has_packets(const struct dump_pipe *from, const struct dump_pipe *to)
+{
+	for (; from < to; from++)
+		if (from->flags & O_DIRECT)
+			return true;
+	return false;
+}
+
+int pipes_save(struct dump *d)
+{
+	static const enum image_type types[2] = { IMG_PIPES_DATA, IMG_FIFO_DATA };
+	autopipe struct own_pipe own = { .fd = { -1, -1 } };
+	struct image_out out[2];
+	int rc = 0;
+
+	for (int k = 0; k < 2; k++)
+		image_begin(&out[k], &d->images, types[k], 0);
+	for (size_t i = 0, end; i < d->n_pipes && rc == 0; i = end) {
+		struct dump_pipe *p = &d->pipes[i];
+
+		end = same_pipe(d, i);
+		rc = save_queue(d, p, &own, has_packets(p, d->pipes + end), &out[p->is_fifo]);
+	}
+	for (int k = 0; k < 2; k++) {
+		if (rc < 0)
+			image_cancel(&out[k]);
+		else
+			rc = image_commit(&out[k]);
+	}
+	return rc;
+}
+
+/* ---- restore ---- */
+
+/* One pipe: a description for each end, or for both. */
+struct restore_pipe {
+	uint32_t id;
+	bool is_fifo;
+	int end[2];	  /* for reading, for writing; -1: there is none as yet */
+	bool is_first[2]; /* nobody has it */
+};
+
+static int fill(const struct snapshot_pipe *q, int fd)
+{
+	const PipeDataEntry *e = q->entry;
+
+	if (e->has_size && e->size && fcntl(fd, F_SETPIPE_SZ, e->size) < 0)
+		return fail(errno,
+			    "pipe %#x: set its capacity to %u (see /proc/sys/fs/pipe-max-size)",
+			    e->pipe_id, e->size);
+	int flags = fcntl(fd, F_GETFL) & ~O_DIRECT;
+	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK | (e->n_packets ? O_DIRECT : 0)) < 0)
+		return fail(errno, "pipe %#x: set flags", e->pipe_id);
+	for (uint32_t pos = 0, i = 0; pos < e->bytes; i++) {
+		uint32_t len = e->n_packets ? e->packets[i] : e->bytes - pos;
+
+		if (write(fd, q->data + pos, len) != (ssize_t)len)
+			return refuse(EIO, "pipe %#x: its %u bytes do not fit into it", e->pipe_id,
+				      e->bytes);
+		pos += len;
+	}
+	return 0;
+}
+
+static struct restore_pipe *find_pipe(struct restore *r, uint32_t id, bool fifo)
+{
+	for (size_t i = 0; i < r->n_pipes; i++)
+		if (r->pipes[i].id == id && r->pipes[i].is_fifo == fifo)
+			return &r->pipes[i];
+	return NULL;
+}
+
+static struct restore_pipe *add_pipe(struct restore *r, uint32_t id, bool fifo)
+{
+	struct restore_pipe *p = ARENA_PUSH(&r->arena, r->pipes, r->n_pipes);
+
+	*p = (struct restore_pipe){ .id = id, .is_fifo = fifo, .end = { -1, -1 } };
+	return p;
+}
+
+static int make_pipe(struct restore *r, struct restore_pipe *p)
+{
+	const struct snapshot_pipe *q = snapshot_pipe(&r->snapshot, false, p->id);
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fail(errno, "pipe %#x: make it", p->id);
+	p->end[0] = ends[0];
+	p->end[1] = ends[1];
+	p->is_first[0] = p->is_first[1] = true;
+	return q ? fill(q, p->end[1]) : 0;
+}
+
+/* The description of an end: the first one of a new pipe, or another opened from it. */
+static int take_end(struct restore_pipe *p, uint32_t flags)
+{
+	uint32_t mode = flags & O_ACCMODE;
+	int i = mode != O_RDONLY;
+
+	if (mode == O_RDWR || !p->is_first[i]) {
+		int from = p->end[i] >= 0 ? p->end[i] : p->end[!i];
+		int fd = file_reopen(from, flags | O_NONBLOCK);
+
+		return fd < 0 ? fail(-fd, "pipe %#x: open another description", p->id) : fd;
+	}
+	p->is_first[i] = false;
+	int fd = fcntl(p->end[i], F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? fail(errno, "pipe %#x: duplicate its end", p->id) : fd;
+}
+
+/* A descriptor for the end that no task has would leave the tasks without a peer. */
+static int check_given_end(const struct restore *r, const char *name, uint32_t id, int fd)
+{
+	uint32_t mode = fcntl(fd, F_GETFL) & O_ACCMODE;
+
+	for (size_t i = 0; i < r->snapshot.n_files; i++) {
+		const PipeEntry *e = r->snapshot.files[i]->pipe;
+
+		if (e && e->pipe_id == id && (mode == O_RDWR || (e->flags & O_ACCMODE) == mode))
+			return 0;
+	}
+	return refuse(EINVAL,
+		      "--inherit-fd: %s: no process had the end for %s, which its descriptor "
+		      "is; give the other one",
+		      name, mode == O_RDONLY ? "reading" : "writing");
+}
+
+static int pipe_open(struct restore *r, const FileEntry *e)
+{
+	struct restore_pipe *p = find_pipe(r, e->pipe->pipe_id, false);
+	char name[32];
+
+	snprintf(name, sizeof(name), "pipe:[%u]", e->pipe->pipe_id);
+	if (!p) {
+		p = add_pipe(r, e->pipe->pipe_id, false);
+		int inherited = inherit_by_key(r, name);
+		int rc = 0;
+
+		if (inherited >= 0)
+			rc = check_given_end(r, name, p->id, inherited);
+		if (inherited >= 0 && rc == 0)
+			rc = inherit_pipe(r, name, inherited, p->end, p->is_first);
+		if (inherited < 0)
+			rc = make_pipe(r, p);
+		if (rc < 0)
+			return rc;
+		if (inherited < 0 && e->pipe->peer_outside)
+			warn("%s: its other end was outside of the tree: it is closed now; to "
+			     "connect it give --inherit-fd 'fd[N]:%s'",
+			     name, name);
+	}
+	int fd = take_end(p, e->pipe->flags);
+	return fd < 0 ? fd : file_finish(fd, e->pipe->flags, name);
+}
+
+static const RegFileEntry *file_of_fifo(const struct restore *r, const FileEntry *e)
+{
+	int i = snapshot_file(&r->snapshot, e->fifo->has_regf_id ? e->fifo->regf_id : e->fifo->id);
+
+	return i < 0 ? NULL : r->snapshot.files[i]->reg;
+}
+
+/* Held open for both until all are opened, so that no open waits for another. */
+static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEntry *file)
+{
+	const struct snapshot_pipe *q = snapshot_pipe(&r->snapshot, true, p->id);
+
+	p->end[0] = regular_open_part(r, file, O_RDWR | O_NONBLOCK);
+	if (p->end[0] < 0)
+		return p->end[0];
+	return q ? fill(q, p->end[0]) : 0;
+}
+
+static int fifo_open(struct restore *r, const FileEntry *e)
+{
+	const RegFileEntry *file = file_of_fifo(r, e);
+	struct restore_pipe *p = find_pipe(r, e->fifo->pipe_id, true);
+
+	if (!p) {
+		p = add_pipe(r, e->fifo->pipe_id, true);
+		int rc = hold_fifo(r, p, file);
+		if (rc < 0)
+			return rc;
+	}
+	/* Through the descriptor: a deleted fifo has its name only for the first time. */
+	int fd = file_reopen(p->end[0], file->flags | O_NONBLOCK);
+	if (fd < 0)
+		return fail(-fd, "fifo %s: open again", file->name);
+	return file_finish(fd, file->flags, file->name);
+}
+
+void pipes_close_rest(struct restore *r)
+{
+	for (size_t i = 0; i < r->n_pipes; i++) {
+		struct restore_pipe *p = &r->pipes[i];
+
+		for (int k = 0; k < 2; k++) {
+			own_close(&p->end[k]);
+			p->end[k] = -1;
+		}
+	}
+}
+
+static bool fifo_has_part(const FileEntry *e)
+{
+	return e->fifo && e->fifo->id == e->id;
+}
+
+static int fifo_check(const struct restore *r, const FileEntry *e)
+{
+	const RegFileEntry *file = file_of_fifo(r, e);
+
+	if (!file || file->name[0] != '/')
+		return refuse(EINVAL, "image files.img: fifo %#x: there is no file of it", e->id);
+	return 0;
+}
+
+static const FownEntry *fifo_fown(const struct restore *r, const FileEntry *e)
+{
+	return file_of_fifo(r, e)->fown;
+}
+
+static uint32_t fifo_flags(const struct restore *r, const FileEntry *e)
+{
+	return file_of_fifo(r, e)->flags;
+}
+
+FILE_PART(pipe, pipe)
+
+const struct file_class pipe_class = {
+	.name = "pipe",
+	.type = FD_TYPES__PIPE,
+	.match = is_pipe,
+	.dump = pipe_dump,
+	.has_part = pipe_has_part,
+	.open = pipe_open,
+	.fown = pipe_fown,
+	.flags = pipe_flags,
+};
+
+const struct file_class fifo_class = {
+	.name = "fifo",
+	.type = FD_TYPES__FIFO,
+	.match = is_fifo,
+	.dump = fifo_dump,
+	.has_part = fifo_has_part,
+	.check = fifo_check,
+	.open = fifo_open,
+	.fown = fifo_fown,
+	.flags = fifo_flags,
+};

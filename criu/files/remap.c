@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Remaps: see remap.h. Images: remap-fpath, ghost-file-ID.
+ *
+ * At restore a file gets its old name back for the moment in which it is opened, so that /proc
+ * shows that name and "(deleted)" behind it. Where another file has the name by now:
+ *  1. the remapped file takes a temporary name beside it; 2. both are exchanged; 3. it is opened
+ *  under the old name; 4. the other one is renamed back over it.
+ * There is no instant at which the name is missing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+#include "files/remap.h"
+
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
+
+#define CHUNKS_FROM 12288 /* bytes; smaller files are in one piece, as the format has it */
+#define CHUNK_MAX   (1u << 20)
+#define BLOCK_SIZE  512 /* of st_blocks */
+#define XATTRS_MAX  65536
+
+/* A file that is remapped, once for all that refer to it. */
+struct dump_remap {
+	dev_t dev;
+	ino_t ino;
+	const char *who, *path, *source;
+	struct stat st;
+	uint32_t id; /* of the ghost, or of the file entry of the link */
+	bool is_ghost;
+	char *link; /* its path while it exists */
+	struct dump_remap *next;
+};
+
+struct remap_table {
+	struct dump_remap *first;
+	uint32_t last_ghost;
+	RemapFilePathEntry **entries;
+	size_t n_entries;
+};
+
+static struct remap_table *table(struct dump *d)
+{
+	if (!d->remap_table)
+		d->remap_table = arena_new(&d->arena, struct remap_table);
+	return d->remap_table;
+}
+
+/* ---- dump ---- */
+
+static struct dump_remap *find(struct dump *d, const struct stat *st)
+{
+	for (struct dump_remap *m = table(d)->first; m; m = m->next)
+		if (m->dev == st->st_dev && m->ino == st->st_ino)
+			return m;
+	return NULL;
+}
+
+static bool is_too_large(struct dump *d, const char *who, const RegFileEntry *reg,
+			 const struct stat *st)
+{
+	uint64_t size = (uint64_t)st->st_blocks * BLOCK_SIZE;
+
+	if (!S_ISREG(st->st_mode) || size <= d->opts->ghost_limit)
+		return false;
+	dump_block(
+		d,
+		"%s: %s was deleted and has %llu bytes, more than --ghost-limit allows to put into "
+		"images; to do so give --ghost-limit %llu",
+		who, reg->name, (unsigned long long)size, (unsigned long long)size);
+	return true;
+}
+
+static bool is_overmounted(const char *path, const struct stat *st)
+{
+	struct stat now;
+
+	return fstatat(AT_FDCWD, path, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_dev != st->st_dev;
+}
+
+/* The folder of the path, or the nearest one above that is still there. */
+static void nearest_folder(const char *path, char folder[PATH_MAX])
+{
+	struct stat st;
+
+	snprintf(folder, PATH_MAX, "%s", path);
+	do {
+		char *slash = strrchr(folder, '/');
+
+		slash[slash == folder] = '\0';
+	} while (folder[1] && (stat(folder, &st) < 0 || !S_ISDIR(st.st_mode)));
+}
+
+/* The entry of the link stands for the same file, with nothing of the description. */
+static uint32_t add_link_entry(struct dump *d, const RegFileEntry *reg)
+{
+	FileEntry *e = files_new_entry(d);
+	char folder[PATH_MAX], name[PATH_MAX + 32];
+
+	nearest_folder(reg->name, folder);
+	snprintf(name, sizeof(name), "%s/link_remap.%u", folder, e->id);
+	e->type = FD_TYPES__REG;
+	e->reg = MESSAGE(&d->arena, RegFileEntry, reg_file_entry);
+	e->reg->id = e->id;
+	e->reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	e->reg->name = arena_strdup(&d->arena, name);
+	e->reg->has_mode = reg->has_mode;
+	e->reg->mode = reg->mode;
+	return e->id;
+}
+
+static struct dump_remap *add(struct dump *d, const char *who, const char *source,
+			      const struct stat *st, const RegFileEntry *reg)
+{
+	bool is_ghost = st->st_nlink == 0;
+
+	if (is_ghost && is_too_large(d, who, reg, st))
+		return NULL;
+	if (!is_ghost && S_ISDIR(st->st_mode)) {
+		dump_block(d,
+			   "%s: the directory %s was moved or is hidden by a mount; this cannot "
+			   "be dumped",
+			   who, reg->name);
+		return NULL;
+	}
+	if (!is_ghost && !d->opts->link_remap) {
+		dump_block(d,
+			   "%s: %s was deleted, but has %lu other link(s); to hold it by a "
+			   "temporary link beside it give --link-remap",
+			   who, reg->name, (unsigned long)st->st_nlink);
+		return NULL;
+	}
+	struct dump_remap *m = arena_new(&d->arena, struct dump_remap);
+	*m = (struct dump_remap){ .dev = st->st_dev,
+				  .ino = st->st_ino,
+				  .who = arena_strdup(&d->arena, who),
+				  .path = reg->name,
+				  .source = arena_strdup(&d->arena, source),
+				  .st = *st,
+				  .is_ghost = is_ghost,
+				  .next = table(d)->first };
+	m->id = is_ghost ? ++table(d)->last_ghost : add_link_entry(d, reg);
+	return table(d)->first = m;
+}
+
+void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
+		RegFileEntry *reg)
+{
+	struct dump_remap *m = find(d, st);
+
+	if (!m && st->st_nlink && is_overmounted(reg->name, st)) {
+		dump_block(d, "%s: %s is hidden by a mount; unmount that first", who, reg->name);
+		return;
+	}
+	if (!m)
+		m = add(d, who, source, st, reg);
+	if (!m)
+		return;
+	RemapFilePathEntry *e = MESSAGE(&d->arena, RemapFilePathEntry, remap_file_path_entry);
+	e->orig_id = reg->id;
+	e->remap_id = m->id;
+	e->has_remap_type = true;
+	e->remap_type = m->is_ghost ? REMAP_TYPE__GHOST : REMAP_TYPE__LINKED;
+	*ARENA_PUSH(&d->arena, table(d)->entries, table(d)->n_entries) = e;
+}
+
+static Timeval *make_time(struct arena *a, const struct timespec *t)
+{
+	Timeval *v = MESSAGE(a, Timeval, timeval);
+
+	v->tv_sec = t->tv_sec;
+	v->tv_usec = t->tv_nsec / 1000;
+	return v;
+}
+
+static void add_xattr(struct arena *a, GhostFileEntry *e, const char *source, const char *name)
+{
+	char value[XATTRS_MAX];
+	ssize_t len = getxattr(source, name, value, sizeof(value));
+
+	if (len < 0)
+		return;
+	GhostXattrEntry *x = MESSAGE(a, GhostXattrEntry, ghost_xattr_entry);
+	x->name = arena_strdup(a, name);
+	x->value.data = arena_memdup(a, value, len);
+	x->value.len = len;
+	*ARENA_PUSH(a, e->xattrs, e->n_xattrs) = x;
+}
+
+static void add_xattrs(struct arena *a, GhostFileEntry *e, const char *source)
+{
+	char names[XATTRS_MAX];
+	ssize_t len = listxattr(source, names, sizeof(names));
+
+	for (ssize_t pos = 0; pos < len; pos += strlen(names + pos) + 1)
+		add_xattr(a, e, source, names + pos);
+}
+
+static GhostFileEntry *make_ghost_entry(struct arena *a, const struct dump_remap *m)
+{
+	GhostFileEntry *e = MESSAGE(a, GhostFileEntry, ghost_file_entry);
+	char target[PATH_MAX];
+
+	e->uid = m->st.st_uid;
+	e->gid = m->st.st_gid;
+	e->mode = m->st.st_mode;
+	e->has_dev = e->has_ino = true;
+	e->dev = m->st.st_dev;
+	e->ino = m->st.st_ino;
+	e->has_rdev = S_ISCHR(m->st.st_mode) || S_ISBLK(m->st.st_mode);
+	e->rdev = e->has_rdev ? m->st.st_rdev : 0;
+	e->atim = make_time(a, &m->st.st_atim);
+	e->mtim = make_time(a, &m->st.st_mtim);
+	/* Below the microseconds of the format. */
+	e->atim_nsec = m->st.st_atim.tv_nsec % 1000;
+	e->has_atim_nsec = e->atim_nsec != 0;
+	e->mtim_nsec = m->st.st_mtim.tv_nsec % 1000;
+	e->has_mtim_nsec = e->mtim_nsec != 0;
+	if (S_ISREG(m->st.st_mode)) {
+		e->has_chunks = m->st.st_size >= CHUNKS_FROM;
+		e->chunks = e->has_chunks;
+		e->has_size = true;
+		e->size = m->st.st_size;
+	}
+	if (S_ISLNK(m->st.st_mode)) {
+		autoclose int fd = open(m->source, O_PATH | O_CLOEXEC);
+		ssize_t len = fd < 0 ? -1 : readlinkat(fd, "", target, sizeof(target) - 1);
+		target[len < 0 ? 0 : len] = '\0';
+		e->symlnk_target = arena_strdup(a, target);
+	} else {
+		add_xattrs(a, e, m->source);
+	}
+	return e;
+}
+
+static int copy_in(struct image_out *out, int fd, off_t pos, size_t len)
+{
+	int rc = pread_all(fd, image_add_raw(out, len), len, pos);
+
+	return rc < 0 ? rc : 0;
+}
+
+/* Only what is not a hole. */
+static int add_chunks(struct image_out *out, int fd, off_t size)
+{
+	off_t end = 0;
+
+	while (end < size) {
+		off_t start = lseek(fd, end, SEEK_DATA);
+		if (start < 0 && errno == ENXIO)
+			return 0;
+		end = start < 0 ? -1 : lseek(fd, start, SEEK_HOLE);
+		if (end < 0)
+			return -errno;
+		end = min(end, size);
+		for (off_t pos = start; pos < end; pos += CHUNK_MAX) {
+			GhostChunkEntry e = GHOST_CHUNK_ENTRY__INIT;
+
+			e.off = pos;
+			e.len = min(end - pos, (off_t)CHUNK_MAX);
+			image_add_message(out, &e.base);
+			int rc = copy_in(out, fd, pos, e.len);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+static int save_ghost(struct dump *d, const struct dump_remap *m)
+{
+	GhostFileEntry *e = make_ghost_entry(&d->arena, m);
+	struct image_out out;
+	int rc = 0;
+
+	image_begin(&out, &d->images, IMG_GHOST_FILE, m->id);
+	image_add(&out, e);
+	if (S_ISREG(m->st.st_mode) && m->st.st_size) {
+		autoclose int fd = open(m->source, O_RDONLY | O_CLOEXEC | O_NOATIME);
+
+		rc = fd < 0	 ? -errno
+		     : e->chunks ? add_chunks(&out, fd, m->st.st_size)
+				 : copy_in(&out, fd, 0, m->st.st_size);
+	}
+	if (rc < 0) {
+		image_cancel(&out);
+		return fail(-rc, "%s: read the deleted file %s", m->who, m->path);
+	}
+	return image_commit(&out);
+}
+
+static int make_link(struct dump *d, struct dump_remap *m)
+{
+	char folder[PATH_MAX], link[PATH_MAX + 32];
+
+	nearest_folder(m->path, folder);
+	snprintf(link, sizeof(link), "%s/link_remap.%u", folder, m->id);
+	/* One that a dump before this left behind, killed or followed by no restore. */
+	if (unlink(link) < 0 && errno != ENOENT)
+		return fail(errno, "%s: %s: remove the old link", m->who, link);
+	if (linkat(AT_FDCWD, m->source, AT_FDCWD, link, AT_SYMLINK_FOLLOW) < 0)
+		return fail(errno, "%s: %s: make a temporary link to the deleted file %s", m->who,
+			    link, m->path);
+	m->link = arena_strdup(&d->arena, link);
+	info("%s: %s holds the deleted file %s", m->who, link, m->path);
+	return 0;
+}
+
+int remap_save(struct dump *d)
+{
+	int rc = 0;
+
+	for (struct dump_remap *m = table(d)->first; m && rc == 0; m = m->next)
+		rc = m->is_ghost ? save_ghost(d, m) : make_link(d, m);
+	return rc;
+}
+
+void files_remove_links(struct dump *d)
+{
+	for (struct dump_remap *m = d->remap_table ? d->remap_table->first : NULL; m; m = m->next) {
+		if (m->link && unlink(m->link) < 0)
+			warn("%s: remove the temporary link: %s", m->link, strerror(errno));
+		m->link = NULL;
+	}
+}
+
+int remap_write_image(struct dump *d)
+{
+	struct image_out out;
+
+	image_begin(&out, &d->images, IMG_REMAP_FPATH, 0);
+	for (size_t i = 0; i < table(d)->n_entries; i++)
+		image_add(&out, table(d)->entries[i]);
+	return image_commit(&out);
+}
+
+/* ---- restore ---- */
+
+const RemapFilePathEntry *remap_of(const struct restore *r, uint32_t file_id)
+{
+	const struct snapshot *s = &r->snapshot;
+
+	for (size_t i = 0; i < s->n_remaps; i++)
+		if (s->remaps[i]->orig_id == file_id)
+			return s->remaps[i];
+	return NULL;
+}
+
+static int write_content(struct snapshot_ghost *g, int fd)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < g->n_chunks && rc == 0; i++)
+		rc = pwrite_all(fd, g->chunks[i].data, g->chunks[i].len, g->chunks[i].off);
+	if (rc == 0 && ftruncate(fd, g->size) < 0)
+		rc = -errno;
+	return rc;
+}
+
+static int make_node(struct snapshot_ghost *g, const char *path)
+{
+	const GhostFileEntry *e = g->entry;
+
+	if (S_ISDIR(e->mode))
+		return mkdir(path, 0700) < 0 ? -errno : 0;
+	if (S_ISLNK(e->mode))
+		return symlink(e->symlnk_target, path) < 0 ? -errno : 0;
+	if (!S_ISREG(e->mode))
+		return mknod(path, e->mode, e->rdev) < 0 ? -errno : 0;
+	autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return fd < 0 ? -errno : write_content(g, fd);
+}
+
+static int dress_node(struct snapshot_ghost *g, const char *path)
+{
+	const GhostFileEntry *e = g->entry;
+	const struct timespec times[2] = {
+		{ e->atim ? e->atim->tv_sec : 0,
+		  e->atim ? (long)e->atim->tv_usec * 1000 + e->atim_nsec : UTIME_OMIT },
+		{ e->mtim ? e->mtim->tv_sec : 0,
+		  e->mtim ? (long)e->mtim->tv_usec * 1000 + e->mtim_nsec : UTIME_OMIT },
+	};
+
+	if (lchown(path, e->uid, e->gid) < 0)
+		return -errno;
+	if (!S_ISLNK(e->mode) && chmod(path, e->mode & 07777) < 0)
+		return -errno;
+	for (size_t i = 0; i < e->n_xattrs; i++)
+		if (lsetxattr(path, e->xattrs[i]->name, e->xattrs[i]->value.data,
+			      e->xattrs[i]->value.len, 0) < 0)
+			warn("file %s: set its attribute %s: %s", path, e->xattrs[i]->name,
+			     strerror(errno));
+	return utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+/* Directories on the way that are gone too; files_clean_up removes them again. */
+static int make_parents(struct restore *r, const char *path)
+{
+	char part[PATH_MAX];
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		if (mkdir(part, 0755) == 0)
+			*ARENA_PUSH(&r->arena, r->made_dirs, r->n_made_dirs) =
+				arena_strdup(&r->arena, part);
+		else if (errno != EEXIST)
+			return fail(errno, "file %s: make the directory %s again", path, part);
+		*slash = '/';
+	}
+	return 0;
+}
+
+static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *path)
+{
+	char name[PATH_MAX + 32];
+	int rc = make_parents(r, path);
+
+	if (rc < 0)
+		return rc;
+	snprintf(name, sizeof(name), "%s.cr.%x.ghost", path, g->id);
+	rc = make_node(g, name);
+	if (rc == -EROFS)
+		return refuse(
+			EROFS,
+			"file %s: it was deleted and has to be made again, but its file system "
+			"is mounted read-only; remount it for the restore",
+			path);
+	if (rc < 0)
+		return fail(-rc, "file %s: make the deleted file again", name);
+	g->path = arena_strdup(&r->arena, name);
+	rc = dress_node(g, name);
+	return rc < 0 ? fail(-rc, "file %s: set its owner, mode and times", name) : 0;
+}
+
+static struct snapshot_ghost *ghost_of(struct restore *r, uint32_t id)
+{
+	for (size_t i = 0; i < r->snapshot.n_ghosts; i++)
+		if (r->snapshot.ghosts[i].id == id)
+			return &r->snapshot.ghosts[i];
+	return NULL;
+}
+
+static int exchange(const char *a, const char *b)
+{
+	return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
+}
+
+/* A directory has no second name: the ghost itself goes to the old place, and is then no more. */
+static int move_dir(const char *ghost, const char *path)
+{
+	if (mkdir(path, 0700) < 0)
+		return -errno;
+	return rename(ghost, path) < 0 ? -errno : 0;
+}
+
+/* Opens under a name that another file has; spare is a name of our file. Eats the spare name. */
+static int open_in_place_of(const char *spare, const char *path, int flags, bool is_dir)
+{
+	int rc = exchange(spare, path);
+
+	if (rc < 0) { /* not every file system can: the name in /proc is another one then */
+		autoclose int fd = open(spare, flags);
+
+		rc = fd < 0 ? -errno : 0;
+		(void)(is_dir ? rmdir(spare) : unlink(spare));
+		return rc < 0 ? rc : take_fd(&fd);
+	}
+	autoclose int fd = open(path, flags);
+	rc = fd < 0 ? -errno : 0;
+	if (rename(spare, path) < 0) { /* a file cannot be renamed over a directory */
+		(void)exchange(spare, path);
+		(void)(is_dir ? rmdir(spare) : unlink(spare));
+	}
+	return rc < 0 ? rc : take_fd(&fd);
+}
+
+static int open_dir(struct snapshot_ghost *g, const char *path, int flags)
+{
+	int rc = move_dir(g->path, path);
+
+	if (rc == -EEXIST)
+		return open_in_place_of(g->path, path, flags, true);
+	if (rc < 0)
+		return rc;
+	autoclose int fd = open(path, flags);
+	rc = fd < 0 ? -errno : 0;
+	(void)rmdir(path);
+	return rc < 0 ? rc : take_fd(&fd);
+}
+
+static int open_file(const char *source, const char *path, uint32_t id, int flags)
+{
+	if (link(source, path) == 0) {
+		autoclose int fd = open(path, flags);
+		int rc = fd < 0 ? -errno : 0;
+
+		(void)unlink(path);
+		return rc < 0 ? rc : take_fd(&fd);
+	}
+	if (errno != EEXIST)
+		return -errno;
+	char spare[PATH_MAX + 32];
+	snprintf(spare, sizeof(spare), "%s.cr.%x.tmp", path, id);
+	if (link(source, spare) < 0)
+		return -errno;
+	return open_in_place_of(spare, path, flags, false);
+}
+
+int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFileEntry *e, int flags)
+{
+	int rc;
+
+	if (remap->remap_type == REMAP_TYPE__LINKED) {
+		int i = snapshot_file(&r->snapshot, remap->remap_id);
+
+		rc = make_parents(r, e->name);
+		if (rc == 0)
+			rc = open_file(r->snapshot.files[i]->reg->name, e->name, e->id, flags);
+		return rc < 0 ? fail(-rc, "file %s: open it through %s", e->name,
+				     r->snapshot.files[i]->reg->name)
+			      : rc;
+	}
+	struct snapshot_ghost *g = ghost_of(r, remap->remap_id);
+	bool is_dir = S_ISDIR(g->entry->mode);
+	if (!g->path || is_dir) {
+		rc = make_ghost(r, g, e->name);
+		if (rc < 0)
+			return rc;
+	}
+	rc = make_parents(r, e->name);
+	if (rc == 0)
+		rc = is_dir ? open_dir(g, e->name, flags)
+			    : open_file(g->path, e->name, e->id, flags);
+	if (is_dir)
+		g->path = NULL;
+	return rc < 0 ? fail(-rc, "file %s: open the deleted file again", e->name) : rc;
+}
+
+void files_clean_up(struct restore *r)
+{
+	for (size_t i = 0; i < r->snapshot.n_ghosts; i++) {
+		struct snapshot_ghost *g = &r->snapshot.ghosts[i];
+
+		if (g->path && remove(g->path) < 0)
+			warn("file %s: remove it again: %s", g->path, strerror(errno));
+		g->path = NULL;
+	}
+	while (r->n_made_dirs)
+		(void)rmdir(r->made_dirs[--r->n_made_dirs]);
+}
+
+void files_forget_links(struct restore *r)
+{
+	const struct snapshot *s = &r->snapshot;
+
+	for (size_t i = 0; i < s->n_remaps; i++) {
+		if (s->remaps[i]->remap_type != REMAP_TYPE__LINKED)
+			continue;
+		const RegFileEntry *e = s->files[snapshot_file(s, s->remaps[i]->remap_id)]->reg;
+		if (unlink(e->name) < 0 && errno != ENOENT)
+			warn("%s: remove the temporary link: %s", e->name, strerror(errno));
+	}
+}
