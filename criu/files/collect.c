@@ -25,6 +25,7 @@
 #include "files/pipe.h"
 #include "files/regular.h"
 #include "files/remap.h"
+#include "files/tty.h"
 #include "proc/text.h"
 
 /* A description, seen through the first descriptor that led to it. */
@@ -297,6 +298,7 @@ static int write_task(struct dump *d, struct dump_task *t)
 int files_collect_end(struct dump *d)
 {
 	pipes_check_ends(d);
+	ttys_resolve(d);
 	return epolls_resolve(d);
 }
 
@@ -321,6 +323,8 @@ int files_write_images(struct dump *d)
 	int rc = image_commit(&out);
 	if (rc == 0)
 		rc = remap_write_image(d);
+	if (rc == 0)
+		rc = ttys_write_image(d);
 	if (rc == 0)
 		rc = locks_write_image(d);
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)

@@ -137,6 +137,9 @@ void files_clean_up(struct restore *r);
 /* The tree runs: temporary links of the dump have no use any more. */
 void files_forget_links(struct restore *r);
 
+/* The descriptor in criu of the terminal that controls the session of a leader, or -1. */
+int ttys_of_session(const struct restore *r, uint32_t sid);
+
 /* The descriptor in criu of a file id. */
 int files_fd(const struct restore *r, uint32_t id);
 

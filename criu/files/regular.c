@@ -184,6 +184,18 @@ static RegFileEntry *new_part(struct dump *d, FileEntry *e)
 	return reg;
 }
 
+void regular_name_entry(struct dump *d, const struct fd_probe *p, FileEntry *e)
+{
+	RegFileEntry *reg = new_part(d, e);
+
+	reg->flags = probe_flags(p);
+	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	reg->name = arena_strdup(&d->arena, p->link);
+	cut_deleted(reg->name);
+	reg->has_mode = true;
+	reg->mode = p->st.st_mode;
+}
+
 int regular_path_entry(struct dump *d, const char *who, const char *path, const char *source,
 		       const struct stat *st, int flags, FileEntry *e)
 {

@@ -23,6 +23,9 @@ struct fd_probe;
 /* The entry of a descriptor that is opened again by its path. */
 int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e);
 
+/* The entry of a file that is only known by its name and mode: a device behind another class. */
+void regular_name_entry(struct dump *d, const struct fd_probe *p, FileEntry *e);
+
 /* Opens the file of an entry with these flags. A descriptor or -errno, reported. */
 int regular_open_part(struct restore *r, const RegFileEntry *e, int flags);
 

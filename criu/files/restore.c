@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "files/memfd.h"
 #include "files/pidfd.h"
 #include "files/pipe.h"
+#include "files/tty.h"
 
 #define FIRST_FD 3
 
@@ -155,12 +157,13 @@ static bool *find_indirect(struct restore *r)
 	bool *is_indirect = arena_array(&r->arena, bool, s->n_files);
 
 	for (size_t i = 0; i < s->n_files; i++) {
-		int k = s->files[i]->fifo && s->files[i]->fifo->has_regf_id
-				? snapshot_file(s, s->files[i]->fifo->regf_id)
-				: -1;
+		const FileEntry *e = s->files[i];
+		uint32_t id = e->fifo && e->fifo->has_regf_id ? e->fifo->regf_id
+			      : e->tty && e->tty->has_regf_id ? e->tty->regf_id
+							      : e->id;
 
-		if (k >= 0)
-			is_indirect[k] = true;
+		if (id != e->id && snapshot_file(s, id) >= 0)
+			is_indirect[snapshot_file(s, id)] = true;
 	}
 	for (size_t i = 0; i < s->n_remaps; i++)
 		if (s->remaps[i]->remap_type == REMAP_TYPE__LINKED)
@@ -216,6 +219,9 @@ int files_open_all(struct restore *r)
 		rc = open_each(r);
 	pidfds_end_children(r);
 	pipes_close_rest(r);
+	int finished = ttys_finish(r);
+	if (rc == 0)
+		rc = finished;
 	if (rc == 0)
 		rc = inherit_check_used(r);
 	inherit_close(r);
@@ -331,12 +337,24 @@ static void add_async(struct restore *r, const struct restore_task *t, struct pr
 	}
 }
 
+/* All process groups are there. The stub blocks SIGTTOU, so that a task in the background may. */
+static void add_foreground(struct restore *r, const struct restore_task *t, struct program *p)
+{
+	uint32_t sid = t->image->pstree->sid, pgrp = ttys_foreground(r, sid);
+	void *data = sid == (uint32_t)t->pid && pgrp ? program_data(p, &pgrp, sizeof(pgrp)) : NULL;
+
+	if (data)
+		CALL(p, "set the foreground group of its terminal", SYS_ioctl,
+		     ttys_of_session(r, sid), TIOCSPGRP, program_raddr(p, data));
+}
+
 void files_restore_task(struct restore *r, struct restore_task *t, struct program *p)
 {
 	unsigned next = 0;
 
 	add_directories(r, t->image->fs, p);
 	add_late(r, t, p);
+	add_foreground(r, t, p);
 	add_work_of_files(r, t, p);
 	for (size_t i = 0; i < t->image->n_fds; i++) {
 		const FdinfoEntry *e = t->image->fds[i];

@@ -20,6 +20,7 @@ struct file_table; /* files/ */
 struct remap_table;
 struct dump_pipe;
 struct dump_memfd;
+struct dump_tty;
 struct dump_epoll;
 
 /* A lock and what it belongs to. */
@@ -77,6 +78,7 @@ struct dump {
 	size_t n_pipes;
 	struct dump_memfd *memfds;
 	struct dump_epoll *epolls;
+	struct dump_tty *ttys;
 	struct dump_lock *locks;
 	size_t n_locks;
 	uint32_t last_pages_id;

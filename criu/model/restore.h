@@ -42,6 +42,7 @@ struct restore_stats {
 struct inherit; /* files/ */
 struct restore_pipe;
 struct dead_process;
+struct restore_tty;
 
 struct restore {
 	const struct options *opts;
@@ -67,6 +68,7 @@ struct restore {
 	size_t n_pipes;
 	struct dead_process *dead; /* that pidfds refer to */
 	size_t n_dead;
+	struct restore_tty *ttys; /* pairs, while criu holds them */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
 	const char **made_dirs; /* for deleted files */
 	size_t n_made_dirs;

@@ -539,6 +539,28 @@ static int load_memfds(struct snapshot *s, int dirfd)
 	return rc;
 }
 
+const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id)
+{
+	for (size_t i = 0; i < s->n_ttys; i++)
+		if (s->ttys[i]->id == id)
+			return s->ttys[i];
+	return NULL;
+}
+
+static int load_ttys(struct snapshot *s, int dirfd)
+{
+	TtyInfoEntry *e;
+	struct image_in in;
+	int rc = image_open(&in, dirfd, IMG_TTY_INFO, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, s->ttys, s->n_ttys) = e;
+	image_close(&in);
+	return rc;
+}
+
 static int load_locks(struct snapshot *s, int dirfd)
 {
 	FileLockEntry *e;
@@ -604,6 +626,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_pipes(s, dirfd, true);
 	if (rc >= 0)
 		rc = load_memfds(s, dirfd);
+	if (rc >= 0)
+		rc = load_ttys(s, dirfd);
 	if (rc >= 0)
 		rc = load_locks(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)

@@ -56,6 +56,8 @@ struct snapshot {
 	struct snapshot_pipe *pipes[2]; /* queues of pipes, of fifos */
 	size_t n_pipes[2];
 	struct image_in pipe_images[2]; /* hold the data */
+	TtyInfoEntry **ttys;
+	size_t n_ttys;
 	FileLockEntry **locks;
 	size_t n_locks;
 	MemfdInodeEntry **memfds;
@@ -71,6 +73,9 @@ void snapshot_done(struct snapshot *s);
 
 /* The queue of a pipe (or fifo) by its id, or NULL. */
 const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id);
+
+/* One end of a terminal by its id, or NULL. */
+const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id);
 
 /* The index of a memfd by its id, or -1. */
 int snapshot_memfd(const struct snapshot *s, uint64_t inode_id);

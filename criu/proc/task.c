@@ -56,6 +56,8 @@ int proc_stat_parse(const char *text, struct proc_stat *ret)
 	s.ppid = f[4];
 	s.pgid = f[5];
 	s.sid = f[6];
+	s.tty = f[7];
+	s.tty_pgid = f[8];
 	s.flags = f[9];
 	s.start_time = f[22];
 	s.start_code = f[26];

@@ -24,6 +24,8 @@ struct proc_stat {
 	uint64_t start_data, end_data, start_brk;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint32_t exit_code;
+	uint32_t tty;	  /* controlling terminal, as the kernel encodes it; 0: none */
+	int32_t tty_pgid; /* its foreground group */
 };
 
 enum proc_cap { CAP_SET_INH, CAP_SET_PRM, CAP_SET_EFF, CAP_SET_BND, CAP_SET_AMB, CAP_SETS };

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "files/files.h"
 #include "kernel/abi.h"
 #include "mem/mem.h"
 #include "proc/task.h"
@@ -279,12 +281,23 @@ static int create_children(struct restore *r, struct restore_task *parent, bool 
 	return 0;
 }
 
+/* Children get the controlling terminal by being born: the leader takes it before. */
+static int make_session(struct restore *r, struct restore_task *t)
+{
+	int rc = call_in(t, "become a session leader", SYS_setsid, 0, 0);
+	int tty = ttys_of_session(r, t->pid);
+
+	if (rc == 0 && tty >= 0)
+		rc = call_in(t, "take its controlling terminal", SYS_ioctl, tty, TIOCSCTTY);
+	return rc;
+}
+
 static int create_family(struct restore *r, struct restore_task *t)
 {
 	int rc = create_children(r, t, true);
 
 	if (rc == 0 && sid(t) == (uint32_t)t->pid)
-		rc = call_in(t, "become a session leader", SYS_setsid, 0, 0);
+		rc = make_session(r, t);
 	return rc < 0 ? rc : create_children(r, t, false);
 }
 
