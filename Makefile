@@ -19,7 +19,7 @@ GITID	:= $(shell git describe --always --dirty 2>/dev/null)
 
 CFLAGS	?= -O2 -g
 WARN	:= -Wall -Wextra -Wshadow -Wmissing-prototypes -Wno-missing-field-initializers $(WERROR)
-PKGS	:= libprotobuf-c
+PKGS	:= libprotobuf-c libnl-3.0
 CPPFLAGS += -D_GNU_SOURCE -Icriu -I$(BUILD) $(shell pkg-config --cflags $(PKGS))
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fno-pie -ffunction-sections -fdata-sections \
 	  -fstack-protector-strong $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)

@@ -283,6 +283,7 @@ int cmd_dump(const struct options *o)
 	if (rc == 0 && !o->dry_run && stats_write_dump(&d) < 0)
 		warn("the dump is complete, but its statistics could not be written");
 	tree_done(&d.tree);
+	files_dump_done(&d);
 	file_table_free(d.file_table);
 	image_dir_done(&d.images);
 	own_close(&d.images.fd);

@@ -27,6 +27,7 @@
 #include "files/remap.h"
 #include "files/tty.h"
 #include "proc/text.h"
+#include "sockets/sockets.h"
 
 /* A description, seen through the first descriptor that led to it. */
 struct known_file {
@@ -225,6 +226,50 @@ static int collect_fd(struct dump *d, struct dump_task *t, int fd, int pidfd)
 	return locks_collect(d, &p, e->id);
 }
 
+int task_fd(pid_t pid, int fd)
+{
+	autoclose int pidfd = syscall(SYS_pidfd_open, pid, 0);
+	int copy = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+
+	return copy < 0 ? -errno : copy;
+}
+
+/* A task that is criu: only what the descriptors need of one is there. */
+static struct dump_task *own_task(struct dump *d)
+{
+	if (d->own)
+		return d->own;
+	struct process *p = arena_new(&d->arena, struct process);
+	p->pid = getpid();
+	p->proc_fd = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	p->mem_fd = -1;
+	if (p->proc_fd < 0)
+		return NULL;
+	d->own = arena_new(&d->arena, struct dump_task);
+	d->own->process = p;
+	return d->own;
+}
+
+int files_add_own(struct dump *d, int fd, uint32_t *ret_id)
+{
+	struct dump_task *t = own_task(d);
+	autoclose int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+
+	*ARENA_PUSH(&d->arena, d->own_fds, d->n_own_fds) = fd;
+	int rc = t && pidfd >= 0 ? collect_fd(d, t, fd, pidfd) : -errno;
+	if (rc == 0)
+		*ret_id = t->fds[t->n_fds - 1]->id;
+	return rc;
+}
+
+void files_dump_done(struct dump *d)
+{
+	while (d->n_own_fds)
+		(void)close(d->own_fds[--d->n_own_fds]);
+	if (d->own)
+		own_close(&d->own->process->proc_fd);
+}
+
 int files_collect_task(struct dump *d, struct dump_task *t)
 {
 	size_t n;
@@ -299,7 +344,8 @@ int files_collect_end(struct dump *d)
 {
 	pipes_check_ends(d);
 	ttys_resolve(d);
-	return epolls_resolve(d);
+	int rc = sockets_collect_end(d);
+	return rc < 0 ? rc : epolls_resolve(d);
 }
 
 int files_save_contents(struct dump *d)
@@ -325,6 +371,8 @@ int files_write_images(struct dump *d)
 		rc = remap_write_image(d);
 	if (rc == 0)
 		rc = ttys_write_image(d);
+	if (rc == 0)
+		rc = sockets_write_image(d);
 	if (rc == 0)
 		rc = locks_write_image(d);
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)

@@ -104,6 +104,16 @@ int files_save_contents(struct dump *d);
 /* Removes these links again: for a dump that fails, or lets the tree go on. */
 void files_remove_links(struct dump *d);
 
+/*
+ * Collects a descriptor of criu's own, of a file that was found in flight, as if a task had it.
+ * It is taken over, and kept until the dump is over. Returns 0 with the id of the file.
+ */
+int files_add_own(struct dump *d, int fd, uint32_t *ret_id);
+void files_dump_done(struct dump *d);
+
+/* A copy of a descriptor of a task (or criu). The caller closes it; -errno. */
+int task_fd(pid_t pid, int fd);
+
 /* A new entry of files.img with an id of its own. */
 FileEntry *files_new_entry(struct dump *d);
 
@@ -128,6 +138,9 @@ void file_table_free(struct file_table *t);
 
 /* Opens all descriptions of the snapshot in criu, at numbers that no task uses. */
 int files_open_all(struct restore *r);
+
+/* Makes directories on the way to a path that are gone; files_clean_up removes them again. */
+int files_make_parents(struct restore *r, const char *path);
 
 /* Opens those that need the processes; they exist now. */
 int files_open_late(struct restore *r);

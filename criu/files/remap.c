@@ -408,7 +408,7 @@ static int dress_node(struct snapshot_ghost *g, const char *path)
 }
 
 /* Directories on the way that are gone too; files_clean_up removes them again. */
-static int make_parents(struct restore *r, const char *path)
+int files_make_parents(struct restore *r, const char *path)
 {
 	char part[PATH_MAX];
 
@@ -428,7 +428,7 @@ static int make_parents(struct restore *r, const char *path)
 static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *path)
 {
 	char name[PATH_MAX + 32];
-	int rc = make_parents(r, path);
+	int rc = files_make_parents(r, path);
 
 	if (rc < 0)
 		return rc;
@@ -528,7 +528,7 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	if (remap->remap_type == REMAP_TYPE__LINKED) {
 		int i = snapshot_file(&r->snapshot, remap->remap_id);
 
-		rc = make_parents(r, e->name);
+		rc = files_make_parents(r, e->name);
 		if (rc == 0)
 			rc = open_file(r->snapshot.files[i]->reg->name, e->name, e->id, flags);
 		return rc < 0 ? fail(-rc, "file %s: open it through %s", e->name,
@@ -542,7 +542,7 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 		if (rc < 0)
 			return rc;
 	}
-	rc = make_parents(r, e->name);
+	rc = files_make_parents(r, e->name);
 	if (rc == 0)
 		rc = is_dir ? open_dir(g, e->name, flags)
 			    : open_file(g->path, e->name, e->id, flags);

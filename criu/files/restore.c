@@ -22,6 +22,7 @@
 #include "files/pidfd.h"
 #include "files/pipe.h"
 #include "files/tty.h"
+#include "sockets/sockets.h"
 
 #define FIRST_FD 3
 
@@ -162,6 +163,8 @@ static bool *find_indirect(struct restore *r)
 			      : e->tty && e->tty->has_regf_id ? e->tty->regf_id
 							      : e->id;
 
+		if (socket_is_outside(e))
+			is_indirect[i] = true;
 		if (id != e->id && snapshot_file(s, id) >= 0)
 			is_indirect[snapshot_file(s, id)] = true;
 	}
@@ -240,7 +243,7 @@ int files_open_late(struct restore *r)
 		autoclose int fd = file_class_of(e->type)->open(r, e);
 		rc = fd < 0 ? fd : dup3(fd, r->file_fds[i], O_CLOEXEC);
 	}
-	return rc < 0 ? rc : 0;
+	return rc < 0 ? rc : sockets_finish(r);
 }
 
 int files_fd(const struct restore *r, uint32_t id)

@@ -21,6 +21,7 @@ struct remap_table;
 struct dump_pipe;
 struct dump_memfd;
 struct dump_tty;
+struct dump_sockets; /* sockets/ */
 struct dump_epoll;
 
 /* A lock and what it belongs to. */
@@ -79,6 +80,10 @@ struct dump {
 	struct dump_memfd *memfds;
 	struct dump_epoll *epolls;
 	struct dump_tty *ttys;
+	struct dump_sockets *sockets;
+	struct dump_task *own; /* criu itself, with descriptors that it found in flight */
+	int *own_fds;
+	size_t n_own_fds;
 	struct dump_lock *locks;
 	size_t n_locks;
 	uint32_t last_pages_id;

@@ -20,6 +20,7 @@ enum kind {
 	SIZE,
 	STRING,
 	LIST,
+	INODES,
 	CHOICE,
 	VERBOSITY,
 	CLOSE,
@@ -206,6 +207,7 @@ static bool apply(const struct row *r, bool on, const char *value, struct option
 	case SIZE:
 		return set_size(r, value, out);
 	case LIST:
+	case INODES:
 		return add_to_list(r, value, out);
 	case CHOICE:
 		return set_choice(r, value, out);
@@ -235,6 +237,14 @@ static const struct row *row_of(int value)
 	return NULL;
 }
 
+/* The inodes may also be a word of their own, which getopt does not take for the argument. */
+static bool is_inodes(const char *word)
+{
+	size_t digits = word ? strspn(word, "0123456789") : 0;
+
+	return digits && (!word[digits] || word[digits] == ',' || word[digits] == '=');
+}
+
 static bool wants_help(int argc, char **argv)
 {
 	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
@@ -254,6 +264,8 @@ static enum options_result parse_all(int argc, char **argv, const char *letters,
 
 		if (r && r->kind == VERSION_)
 			return OPTIONS_VERSION;
+		if (r && r->kind == INODES && !optarg && is_inodes(argv[optind]))
+			optarg = argv[optind++];
 		if (!r || !apply(r, value < NO_TWIN, optarg, o))
 			return OPTIONS_BAD;
 	}

@@ -47,6 +47,8 @@ struct options {
 	bool file_locks;
 	uint64_t ghost_limit; /* bytes */
 	struct option_list inherit_fd;
+	struct option_list ext_unix_sk; /* NULL: given without a number */
+	struct option_list external;
 };
 
 enum options_result {

@@ -17,8 +17,12 @@ static enum options_result parse(struct options *o, char *line)
 	return options_parse(argc, argv, o);
 }
 
-#define PARSE(o, text) \
-	({ char line[] = text; enum options_result parse_result = parse(o, line); parse_result; })
+#define PARSE(o, text)                                                                             \
+	({                                                                                         \
+		char line[] = text;                                                                \
+		enum options_result parse_result = parse(o, line);                                 \
+		parse_result;                                                                      \
+	})
 
 TEST(options, stand_before_or_behind_the_command)
 {

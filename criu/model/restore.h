@@ -43,6 +43,7 @@ struct inherit; /* files/ */
 struct restore_pipe;
 struct dead_process;
 struct restore_tty;
+struct restore_sockets; /* sockets/ */
 
 struct restore {
 	const struct options *opts;
@@ -68,6 +69,7 @@ struct restore {
 	size_t n_pipes;
 	struct dead_process *dead; /* that pidfds refer to */
 	size_t n_dead;
+	struct restore_sockets *sockets;
 	struct restore_tty *ttys; /* pairs, while criu holds them */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
 	const char **made_dirs; /* for deleted files */

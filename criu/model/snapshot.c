@@ -13,9 +13,10 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
-#define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
-#define ADDRESS_LIMIT 0x7ffffffff000ull
-#define TASKS_MAX     100000
+#define PID_LIMIT      4194304 /* PID_MAX_LIMIT of 64-bit kernels */
+#define ADDRESS_LIMIT  0x7ffffffff000ull
+#define TASKS_MAX      100000
+#define SCM_RIGHTS_MAX 253 /* SCM_MAX_FD */
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {
@@ -561,6 +562,48 @@ static int load_ttys(struct snapshot *s, int dirfd)
 	return rc;
 }
 
+static int check_packet(const struct snapshot *s, const SkPacketEntry *e)
+{
+	int i = snapshot_file(s, e->id_for);
+
+	if (i < 0 || !s->files[i]->usk)
+		return refuse(EINVAL, "image sk-queues.img: there is no unix socket %#x",
+			      e->id_for);
+	for (size_t k = 0; k < e->n_scm; k++) {
+		if (e->scm[k]->n_rights > SCM_RIGHTS_MAX)
+			return refuse(EINVAL,
+				      "image sk-queues.img: socket %#x: a message with %zu "
+				      "descriptors",
+				      e->id_for, e->scm[k]->n_rights);
+		for (size_t j = 0; j < e->scm[k]->n_rights; j++)
+			if (snapshot_file(s, e->scm[k]->rights[j]) < 0)
+				return refuse(
+					EINVAL,
+					"image sk-queues.img: socket %#x: there is no file %#x "
+					"that is in flight",
+					e->id_for, e->scm[k]->rights[j]);
+	}
+	return 0;
+}
+
+static int load_packets(struct snapshot *s, int dirfd)
+{
+	struct snapshot_packet p;
+	int rc = image_open(&s->packet_image, dirfd, IMG_SK_QUEUES, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&s->packet_image, &s->arena, NULL, &p.entry)) > 0) {
+		rc = check_packet(s, p.entry);
+		if (rc == 0)
+			rc = image_take_raw(&s->packet_image, p.entry->length, &p.data);
+		if (rc < 0)
+			return rc;
+		*ARENA_PUSH(&s->arena, s->packets, s->n_packets) = p;
+	}
+	return rc;
+}
+
 static int load_locks(struct snapshot *s, int dirfd)
 {
 	FileLockEntry *e;
@@ -629,6 +672,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 	if (rc >= 0)
 		rc = load_ttys(s, dirfd);
 	if (rc >= 0)
+		rc = load_packets(s, dirfd);
+	if (rc >= 0)
 		rc = load_locks(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
@@ -642,6 +687,7 @@ void snapshot_done(struct snapshot *s)
 {
 	for (size_t i = 0; i < s->n_ghosts; i++)
 		image_close(&s->ghosts[i].image);
+	image_close(&s->packet_image);
 	image_close(&s->pipe_images[0]);
 	image_close(&s->pipe_images[1]);
 	if (s->pages.arena)

@@ -43,6 +43,12 @@ struct snapshot_pipe {
 	const uint8_t *data;
 };
 
+/* A message that waits in a socket. */
+struct snapshot_packet {
+	SkPacketEntry *entry;
+	const uint8_t *data;
+};
+
 struct snapshot {
 	struct arena arena;
 	struct pagemap_set pages;
@@ -55,7 +61,10 @@ struct snapshot {
 	size_t n_ghosts;
 	struct snapshot_pipe *pipes[2]; /* queues of pipes, of fifos */
 	size_t n_pipes[2];
-	struct image_in pipe_images[2]; /* hold the data */
+	struct image_in pipe_images[2];	 /* hold the data */
+	struct snapshot_packet *packets; /* each socket's own in order */
+	size_t n_packets;
+	struct image_in packet_image; /* holds the data */
 	TtyInfoEntry **ttys;
 	size_t n_ttys;
 	FileLockEntry **locks;

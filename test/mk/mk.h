@@ -17,7 +17,7 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define PRINTF(f, a)	__attribute__((format(printf, f, a)))
 #define PAGE		4096UL
-#define MAX_PARAMS	8
+#define MAX_PARAMS	10
 
 struct param {
 	const char *name;
@@ -42,6 +42,7 @@ extern struct factory idle_factory, regs_factory, threads_factory, mem_factory, 
 extern struct factory ghost_factory, remap_factory, locks_factory, fown_factory, tty_factory;
 extern struct factory pipes_factory, fifos_factory, events_factory, epolls_factory, inotifies_factory,
 	shares_factory;
+extern struct factory unixsk_factory, unixscm_factory, unixnames_factory;
 
 /* Value of a parameter of the running factory. */
 const char *param_str(const char *name);

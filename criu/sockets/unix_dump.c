@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Unix sockets at dump. Entries in files.img, what waits to be read in sk-queues. sock_diag(7)
+ * tells of all sockets at once who is connected to whom; queues are looked at with MSG_PEEK.
+ * Descriptors in flight are descriptions like any other: criu gets a copy by peeking, and that
+ * is collected as if it were a descriptor of a task.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+#include "sockets/diag.h"
+#include "sockets/options.h"
+#include "sockets/sockets.h"
+#include "sockets/unix.h"
+
+#ifndef SIOCUNIXFILE
+#define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0)
+#endif
+#define PEEK_ROOM  (64u << 20) /* of one message; only what is used costs memory */
+#define RIGHTS_MAX 253	       /* SCM_MAX_FD */
+
+/* A unix socket of the tree. */
+struct dump_unix {
+	UnixSkEntry *entry;
+	pid_t pid;
+	int fd;
+	const struct unix_info *info;
+	struct dump_unix *next;
+};
+
+/* A message that waits. */
+struct dump_packet {
+	SkPacketEntry *entry;
+	uint8_t *data;
+};
+
+struct dump_sockets {
+	struct unix_table table;
+	struct cuts cuts;
+	struct dump_unix *first, *looked_into; /* newest first; those behind are done */
+	struct dump_packet *packets;
+	size_t n_packets;
+	uint8_t *room;
+};
+
+static struct dump_sockets *state(struct dump *d)
+{
+	if (d->sockets)
+		return d->sockets;
+	struct dump_sockets *s = arena_new(&d->arena, struct dump_sockets);
+	if (cuts_parse(d->opts, false, &s->cuts) < 0 || unix_table_read(&d->arena, &s->table) < 0)
+		return NULL;
+	return d->sockets = s;
+}
+
+static int domain_of(int fd)
+{
+	int domain = -1;
+	socklen_t len = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ? -1 : domain;
+}
+
+static bool unix_match(const struct fd_probe *p)
+{
+	return S_ISSOCK(p->st.st_mode) && !strncmp(p->link, "socket:[", 8) && p->copy >= 0 &&
+	       domain_of(p->copy) == AF_UNIX;
+}
+
+static void put_perms(struct arena *a, UnixSkEntry *e, const struct stat *st)
+{
+	e->file_perms = MESSAGE(a, FilePermsEntry, file_perms_entry);
+	e->file_perms->mode = st->st_mode;
+	e->file_perms->uid = st->st_uid;
+	e->file_perms->gid = st->st_gid;
+}
+
+/*
+ * The name that was bound may be relative to a directory that is not the current one any more:
+ * the file itself tells where it is.
+ */
+static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
+{
+	autoclose int file = ioctl(p->copy, SIOCUNIXFILE);
+	char link[64], path[4096];
+	struct stat st, now;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
+	if (file < 0 || fstat(file, &st) < 0 ||
+	    read_link_at(AT_FDCWD, link, path, sizeof(path)) < 0)
+		return;
+	put_perms(&d->arena, e, &st);
+	char *mark = strstr(path, " (deleted)");
+	if (mark && !mark[strlen(" (deleted)")])
+		*mark = '\0';
+	if (st.st_nlink == 0 || lstat(path, &now) < 0 || now.st_ino != st.st_ino ||
+	    now.st_dev != st.st_dev)
+		e->has_deleted = e->deleted = true;
+	if (e->name.data[0] == '/')
+		return;
+	const char *relative = (char *)e->name.data;
+	size_t name = strnlen(relative, e->name.len), len = strlen(path);
+	for (; name > 2 && !memcmp(relative, "./", 2); name -= 2)
+		relative += 2;
+	if (len > name + 1 && !memcmp(path + len - name, relative, name)) {
+		path[max(len - name - 1, (size_t)1)] = '\0';
+		e->name_dir = arena_strdup(&d->arena, path);
+	}
+}
+
+static UnixSkEntry *make_entry(struct dump *d, const struct unix_info *u, uint32_t id)
+{
+	UnixSkEntry *e = MESSAGE(&d->arena, UnixSkEntry, unix_sk_entry);
+
+	e->id = id;
+	e->ino = u->ino;
+	e->type = u->type;
+	/* A datagram socket gets this state also when others connect to it (since Linux 5.15). */
+	e->state = u->type == SOCK_DGRAM && !u->has_peer ? UNIX_UNCONNECTED : u->state;
+	e->peer = u->peer;
+	e->backlog = u->state == UNIX_LISTEN ? u->wqueue : 0;
+	e->name.data = u->name;
+	e->name.len = u->name_len;
+	e->has_shutdown = u->shutdown != 0;
+	e->shutdown = u->shutdown;
+	e->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
+	return e;
+}
+
+static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	struct dump_sockets *s = state(d);
+	struct dump_unix *u = arena_new(&d->arena, struct dump_unix);
+	int peek_off = -1;
+	socklen_t len = sizeof(peek_off);
+
+	if (!s)
+		return -EIO;
+	u->info = unix_table_find(&s->table, p->st.st_ino);
+	if (!u->info)
+		return refuse(EIO, "pid %d fd %d: %s: the kernel does not know this unix socket",
+			      p->task->process->pid, p->fd, p->link);
+	e->usk = make_entry(d, u->info, e->id);
+	e->usk->flags = probe_flags(p);
+	e->usk->fown = fown_read(d, p);
+	e->usk->opts = socket_options_read(&d->arena, p->copy);
+	if (getsockopt(p->copy, SOL_SOCKET, SO_PEEK_OFF, &peek_off, &len) == 0 && peek_off >= 0) {
+		e->usk->has_peek_off = true;
+		e->usk->peek_off = peek_off;
+	}
+	if (u->info->name_len && u->info->name[0])
+		put_file(d, p, e->usk);
+	u->entry = e->usk;
+	u->pid = p->task->process->pid;
+	u->fd = p->fd;
+	u->next = s->first;
+	s->first = u;
+	return 0;
+}
+
+/* ---- queues ---- */
+
+/* There if the socket asks for them (SO_PASSCRED). */
+static void take_credentials(struct msghdr *msg, SkPacketEntry *e)
+{
+	struct ucred cred;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+			continue;
+		memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+		e->has_cred_pid = e->has_cred_uid = e->has_cred_gid = true;
+		e->cred_pid = cred.pid;
+		e->cred_uid = cred.uid;
+		e->cred_gid = cred.gid;
+	}
+}
+
+static int take_rights(struct dump *d, const struct dump_unix *u, struct msghdr *msg,
+		       SkPacketEntry *e)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		const size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		ScmEntry *scm = MESSAGE(&d->arena, ScmEntry, scm_entry);
+
+		scm->type = SCM_RIGHTS_TYPE;
+		for (size_t i = 0; i < n; i++) {
+			uint32_t id;
+			int fd, rc;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+			rc = files_add_own(d, fd, &id);
+			if (rc < 0)
+				return fail(-rc, "pid %d fd %d: look at a descriptor in flight",
+					    u->pid, u->fd);
+			*ARENA_PUSH(&d->arena, scm->rights, scm->n_rights) = id;
+		}
+		*ARENA_PUSH(&d->arena, e->scm, e->n_scm) = scm;
+	}
+	return 0;
+}
+
+/* Looks at the next message. Returns its bytes and one, 0 at the end, or an error. */
+static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *u, int fd)
+{
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(RIGHTS_MAX * sizeof(int)) + 256];
+	struct iovec iov = { s->room, PEEK_ROOM };
+	struct sockaddr_un source;
+	struct msghdr msg = { .msg_name = &source,
+			      .msg_namelen = sizeof(source),
+			      .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control,
+			      .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0 && (errno == EAGAIN || errno == ECONNRESET || errno == ENOTCONN))
+		return 0;
+	if (n < 0)
+		return fail(errno, "pid %d fd %d: look into the queue of the socket", u->pid,
+			    u->fd);
+	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+		return refuse(EMSGSIZE, "pid %d fd %d: a message in its queue is too large", u->pid,
+			      u->fd);
+	/* The end of a stream; of other sockets an empty message, unless nothing can come. */
+	if (n == 0 && (u->entry->type == SOCK_STREAM || u->info->shutdown & 1))
+		return 0;
+	SkPacketEntry *e = MESSAGE(&d->arena, SkPacketEntry, sk_packet_entry);
+	e->id_for = u->entry->id;
+	e->length = n;
+	take_credentials(&msg, e);
+	if (u->entry->type == SOCK_DGRAM && msg.msg_namelen > sizeof(sa_family_t)) {
+		e->has_source = true;
+		e->source.len = msg.msg_namelen - sizeof(sa_family_t);
+		e->source.data = arena_memdup(&d->arena, source.sun_path, e->source.len);
+	}
+	int rc = take_rights(d, u, &msg, e);
+	if (rc < 0)
+		return rc;
+	*ARENA_PUSH(&d->arena, s->packets, s->n_packets) =
+		(struct dump_packet){ e, arena_memdup(&d->arena, s->room, n) };
+	return n + 1;
+}
+
+/* Message after message: with SO_PEEK_OFF each look starts where the one before ended. */
+static int peek_all(struct dump *d, struct dump_sockets *s, const struct dump_unix *u, int fd,
+		    bool stops_at_last)
+{
+	const int from_start = 0;
+	uint32_t seen = 0;
+	int before = -1, rc;
+	socklen_t len = sizeof(before);
+
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &len);
+	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_start, sizeof(from_start)) < 0)
+		return fail(errno, "pid %d fd %d: look into its queue (SO_PEEK_OFF)", u->pid,
+			    u->fd);
+	do {
+		rc = peek(d, s, u, fd);
+		seen += max(rc - 1, 0);
+	} while (rc > 0 && !(stops_at_last && seen >= u->info->rqueue));
+	(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before));
+	return rc;
+}
+
+/*
+ * SO_PEEK_OFF is touched only where there is something. Where an error waits (the peer closed
+ * with data unread) a look behind the last byte would take it. Sockets with records give it out
+ * even before them.
+ */
+static int look_into(struct dump *d, struct dump_sockets *s, const struct dump_unix *u)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	if (u->entry->state == UNIX_LISTEN)
+		return 0;
+	autoclose int fd = task_fd(u->pid, u->fd);
+	if (fd < 0)
+		return fail(-fd, "pid %d fd %d: get a copy of the socket", u->pid, u->fd);
+	p.fd = fd;
+	(void)poll(&p, 1, 0);
+	bool has_error = p.revents & POLLERR;
+	if (has_error && unix_is_stream(u->entry->type) && !u->entry->peer)
+		u->entry->has_was_reset = u->entry->was_reset = true;
+	if (!(p.revents & POLLIN) || (has_error && !u->info->rqueue))
+		return 0;
+	if (has_error && u->entry->type != SOCK_STREAM) {
+		dump_block(d,
+			   "pid %d fd %d: an error waits in the socket before %u unread bytes; let "
+			   "the program read it first",
+			   u->pid, u->fd, u->info->rqueue);
+		return 0;
+	}
+	return peek_all(d, s, u, fd, has_error);
+}
+
+/* What is found in a queue may be a socket with a queue. */
+static int look_into_all(struct dump *d, struct dump_sockets *s)
+{
+	while (s->looked_into != s->first) {
+		struct dump_unix *end = s->looked_into, *first = s->first;
+
+		s->looked_into = first;
+		for (struct dump_unix *u = first; u != end; u = u->next) {
+			int rc = look_into(d, s, u);
+
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+/* ---- peers ---- */
+
+static struct dump_unix *find(struct dump_sockets *s, uint32_t ino)
+{
+	for (struct dump_unix *u = s->first; u; u = u->next)
+		if (u->entry->ino == ino)
+			return u;
+	return NULL;
+}
+
+static bool is_icon(const struct unix_info *listener, uint32_t ino)
+{
+	for (size_t i = 0; i < listener->n_icons; i++)
+		if (listener->icons[i] == ino)
+			return true;
+	return false;
+}
+
+/* The socket in whose backlog the connection of ino waits, or NULL. */
+static const struct unix_info *listener_of(const struct dump_sockets *s, uint32_t ino)
+{
+	for (size_t i = 0; i < s->table.n; i++)
+		if (is_icon(&s->table.info[i], ino))
+			return &s->table.info[i];
+	return NULL;
+}
+
+/* Which process outside has the socket: "pid 301 (redis-server) fd 5", or "" if none was found. */
+static void find_outside(uint32_t ino, char *text, size_t size)
+{
+	DIR *proc = opendir("/proc");
+	char want[32];
+
+	text[0] = '\0';
+	snprintf(want, sizeof(want), "socket:[%u]", ino);
+	for (struct dirent *e; proc && !text[0] && (e = readdir(proc));) {
+		char path[600], link[64], comm[64];
+		struct dirent *f;
+
+		snprintf(path, sizeof(path), "/proc/%s/fd", e->d_name);
+		DIR *fds = e->d_name[0] >= '0' && e->d_name[0] <= '9' ? opendir(path) : NULL;
+		while (fds && (f = readdir(fds))) {
+			if (read_link_at(dirfd(fds), f->d_name, link, sizeof(link)) < 0 ||
+			    strcmp(link, want))
+				continue;
+			snprintf(path, sizeof(path), "/proc/%s/comm", e->d_name);
+			if (read_small_at(AT_FDCWD, path, comm, sizeof(comm)) < 0)
+				comm[0] = '\0';
+			comm[strcspn(comm, "\n")] = '\0';
+			snprintf(text, size, "pid %s (%s) fd %s", e->d_name, comm, f->d_name);
+			break;
+		}
+		if (fds)
+			closedir(fds);
+	}
+	if (proc)
+		closedir(proc);
+}
+
+static const char *type_name(uint32_t type)
+{
+	return type == SOCK_STREAM ? "stream" : type == SOCK_DGRAM ? "datagram" : "seqpacket";
+}
+
+static void block(struct dump *d, const struct dump_unix *u, const struct unix_info *peer)
+{
+	ProtobufCBinaryData name = { peer ? peer->name_len : 0, peer ? peer->name : NULL };
+	char outside[700];
+	uint32_t ino = peer ? peer->ino : u->entry->peer;
+
+	find_outside(ino, outside, sizeof(outside));
+	dump_block(d,
+		   "pid %d fd %d: external socket is used: %s socket %u is connected to socket %u "
+		   "(%s) of %s, outside the tree; to cut it off and reconnect on restore give "
+		   "--ext-unix-sk=%u",
+		   u->pid, u->fd, type_name(u->entry->type), u->entry->ino, ino, unix_name(&name),
+		   outside[0] ? outside : "a process that was not found", u->entry->ino);
+}
+
+/* The entry of a socket outside: what remains of it is the name. */
+static void add_outside(struct dump *d, const struct unix_info *peer)
+{
+	FileEntry *e;
+
+	for (size_t i = 0; i < d->n_files; i++)
+		if (d->files[i]->usk && d->files[i]->usk->ino == peer->ino)
+			return;
+	e = files_new_entry(d);
+	e->type = FD_TYPES__UNIXSK;
+	e->usk = make_entry(d, peer, e->id);
+	e->usk->uflags = UNIX_OUTSIDE;
+	e->usk->peer = 0;
+	e->usk->opts = MESSAGE(&d->arena, SkOptsEntry, sk_opts_entry);
+}
+
+static void report_cut(const struct dump_unix *u, const struct unix_info *peer)
+{
+	ProtobufCBinaryData name = { peer->name_len, peer->name };
+
+	warn("pid %d fd %d: socket %u is cut off from %s, outside the tree", u->pid, u->fd,
+	     u->entry->ino, unix_name(&name));
+	if (u->info->wqueue && unix_is_stream(u->entry->type))
+		warn("pid %d fd %d: %u bytes that it has sent are not read by %s yet", u->pid,
+		     u->fd, u->info->wqueue, unix_name(&name));
+}
+
+static void look_outside(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
+{
+	const struct unix_info *peer = unix_table_find(&s->table, u->entry->peer);
+	struct cut *cut = cuts_find(&s->cuts, u->entry->ino);
+	bool is_plain = s->cuts.all_datagrams && u->entry->type == SOCK_DGRAM && peer &&
+			peer->name_len && peer->peer != u->entry->ino;
+
+	if (cut)
+		cut->is_used = true;
+	if (!peer || (!cut && !is_plain)) {
+		block(d, u, peer);
+		return;
+	}
+	report_cut(u, peer);
+	add_outside(d, peer);
+}
+
+static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
+{
+	const struct unix_info *listener;
+
+	if (u->entry->peer && !find(s, u->entry->peer))
+		look_outside(d, s, u);
+	if (u->entry->peer || !unix_is_stream(u->entry->type) ||
+	    u->entry->state != UNIX_ESTABLISHED || !(listener = listener_of(s, u->entry->ino)))
+		return;
+	u->entry->peer = listener->ino;
+	if (!find(s, listener->ino))
+		look_outside(d, s, u);
+	if (u->info->wqueue)
+		dump_block(
+			d,
+			"pid %d fd %d: socket %u has sent %u bytes over a connection that is not "
+			"accepted yet; they cannot be dumped",
+			u->pid, u->fd, u->entry->ino, u->info->wqueue);
+}
+
+/* Clients outside that wait in the backlog of a socket of the tree would be lost. */
+static void check_backlog(struct dump *d, struct dump_sockets *s, const struct dump_unix *u)
+{
+	for (size_t i = 0; i < u->info->n_icons; i++)
+		if (!find(s, u->info->icons[i]))
+			dump_block(d,
+				   "pid %d fd %d: external socket is used: socket %u, outside the "
+				   "tree, waits to be accepted by socket %u (%s)",
+				   u->pid, u->fd, u->info->icons[i], u->entry->ino,
+				   unix_name(&u->entry->name));
+}
+
+int sockets_collect_end(struct dump *d)
+{
+	/* The options are looked at even if there is no socket. */
+	bool is_needed = d->sockets || d->opts->ext_unix_sk.n || d->opts->external.n;
+	struct dump_sockets *s = is_needed ? state(d) : NULL;
+
+	if (!s)
+		return is_needed ? -EINVAL : 0;
+	s->room = mmap(NULL, PEEK_ROOM, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (s->room == MAP_FAILED)
+		return fail(errno, "map room for messages");
+	int rc = look_into_all(d, s);
+	(void)munmap(s->room, PEEK_ROOM);
+	for (struct dump_unix *u = s->first; u && rc == 0; u = u->next) {
+		find_peer(d, s, u);
+		check_backlog(d, s, u);
+	}
+	return rc < 0 ? rc : cuts_check_used(&s->cuts);
+}
+
+int sockets_write_image(struct dump *d)
+{
+	const struct dump_sockets *s = d->sockets;
+	struct image_out out;
+
+	image_begin(&out, &d->images, IMG_SK_QUEUES, 0);
+	for (size_t i = 0; s && i < s->n_packets; i++) {
+		const struct dump_packet *p = &s->packets[i];
+
+		image_add(&out, p->entry);
+		if (p->entry->length)
+			memcpy(image_add_raw(&out, p->entry->length), p->data, p->entry->length);
+	}
+	return image_commit(&out);
+}
+
+static void unix_key(const struct restore *r, const FileEntry *e, char *buf, size_t size)
+{
+	(void)r;
+	snprintf(buf, size, "socket:[%u]", e->usk->ino);
+}
+
+FILE_PART(unix, usk)
+
+const struct file_class unix_class = {
+	.name = "unix socket",
+	.type = FD_TYPES__UNIXSK,
+	.match = unix_match,
+	.dump = unix_dump,
+	.has_part = unix_has_part,
+	.check = unix_check,
+	.open = unix_open,
+	.key = unix_key,
+	.inherit_kind = S_IFSOCK,
+	.fown = unix_fown,
+	.flags = unix_flags,
+};

@@ -1,0 +1,660 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Unix sockets at restore. criu makes all of them, in this order:
+ *  1. opened with all files: sockets, their names, listeners, pairs;
+ *  2. in sockets_finish: connections that wait in a backlog (after those that were accepted, or
+ *     accept would get the wrong one), then queues, which the peer fills, then shutdown and
+ *     options, which might refuse that.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+#include "sockets/options.h"
+#include "sockets/sockets.h"
+#include "sockets/unix.h"
+
+#define RIGHTS_MAX 253 /* SCM_MAX_FD */
+
+struct restore_unix {
+	const UnixSkEntry *e;
+	struct restore_unix *peer; /* in the images; NULL: none */
+	int fd;			   /* -1: not made yet; a number of criu's own */
+	int spare;		   /* the other end, where no task has it */
+	int file;		   /* O_PATH of the socket's file: leads there by any name */
+	bool is_making;
+};
+
+struct restore_sockets {
+	struct restore_unix *sk;
+	size_t n;
+	struct cuts cuts;
+};
+
+bool socket_is_outside(const FileEntry *e)
+{
+	return e->usk && e->usk->uflags & UNIX_OUTSIDE;
+}
+
+static int by_ino(const void *a, const void *b)
+{
+	uint32_t x = ((const struct restore_unix *)a)->e->ino,
+		 y = ((const struct restore_unix *)b)->e->ino;
+
+	return (x > y) - (x < y);
+}
+
+static struct restore_unix *find(const struct restore_sockets *s, uint32_t ino)
+{
+	const UnixSkEntry e = { .ino = ino };
+	const struct restore_unix key = { .e = &e };
+
+	return bsearch(&key, s->sk, s->n, sizeof(key), by_ino);
+}
+
+static struct restore_sockets *state(struct restore *r)
+{
+	if (r->sockets)
+		return r->sockets;
+	struct restore_sockets *s = arena_new(&r->arena, struct restore_sockets);
+	for (size_t i = 0; i < r->snapshot.n_files; i++)
+		if (r->snapshot.files[i]->usk)
+			*ARENA_PUSH(&r->arena, s->sk, s->n) = (struct restore_unix){
+				.e = r->snapshot.files[i]->usk, .fd = -1, .spare = -1, .file = -1
+			};
+	qsort(s->sk, s->n, sizeof(*s->sk), by_ino);
+	for (size_t i = 0; i < s->n; i++)
+		s->sk[i].peer = s->sk[i].e->peer ? find(s, s->sk[i].e->peer) : NULL;
+	if (cuts_parse(r->opts, true, &s->cuts) < 0)
+		return NULL;
+	return r->sockets = s;
+}
+
+int unix_check(const struct restore *r, const FileEntry *entry)
+{
+	const UnixSkEntry *e = entry->usk;
+
+	(void)r;
+	if (!e->ino || !e->opts || e->name.len > UNIX_NAME_MAX + 1 ||
+	    (!unix_is_stream(e->type) && e->type != SOCK_DGRAM))
+		return refuse(EINVAL, "image files.img: unix socket %#x makes no sense", e->id);
+	if (e->name_dir && e->name_dir[0] != '/')
+		return refuse(
+			EINVAL,
+			"image files.img: unix socket %#x: its directory \"%s\" is not absolute",
+			e->id, e->name_dir);
+	return 0;
+}
+
+static int failed(const struct restore_unix *u, int err, const char *what)
+{
+	return fail(err, "unix socket %u (%s): %s", u->e->ino, unix_name(&u->e->name), what);
+}
+
+/* ---- names ---- */
+
+static bool is_path(const UnixSkEntry *e)
+{
+	return e->name.len && e->name.data[0];
+}
+
+static socklen_t address(const void *name, size_t len, struct sockaddr_un *ret)
+{
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	len = min(len, (size_t)UNIX_NAME_MAX);
+	memcpy(ret->sun_path, name, len);
+	return offsetof(struct sockaddr_un, sun_path) + len;
+}
+
+/* What stands at the path now: an old socket file goes, another file steps aside. */
+static int make_room(const struct restore_unix *u, const char *path, char *aside, size_t size)
+{
+	struct stat st;
+
+	aside[0] = '\0';
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!u->e->deleted) {
+		if (!S_ISSOCK(st.st_mode))
+			return -EEXIST;
+		return unlink(path) < 0 ? -errno : 0;
+	}
+	snprintf(aside, size, "%s.cr.%x.tmp", path, u->e->id);
+	return rename(path, aside) < 0 ? -errno : 0;
+}
+
+static int set_perms(const struct restore_unix *u, const char *path)
+{
+	const FilePermsEntry *p = u->e->file_perms;
+
+	if (!p)
+		return 0;
+	return chmod(path, p->mode & 07777) < 0 || chown(path, p->uid, p->gid) < 0 ? -errno : 0;
+}
+
+/* In the directory that the name is relative to. */
+static int bind_path(struct restore *r, struct restore_unix *u)
+{
+	char path[UNIX_NAME_MAX + 2] = { 0 }, aside[UNIX_NAME_MAX + 64];
+	struct sockaddr_un addr;
+	socklen_t len = address(u->e->name.data, u->e->name.len, &addr);
+	int rc;
+
+	memcpy(path, u->e->name.data, u->e->name.len);
+	rc = make_room(u, path, aside, sizeof(aside));
+	if (rc == 0 && bind(u->fd, (struct sockaddr *)&addr, len) < 0)
+		rc = -errno;
+	if (rc == 0)
+		rc = set_perms(u, path);
+	if (rc < 0)
+		return rc;
+	u->file = files_own_number(r, open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	if (u->e->deleted && unlink(path) < 0)
+		return -errno;
+	if (aside[0] && rename(aside, path) < 0)
+		return -errno;
+	return u->file < 0 ? -EIO : 0;
+}
+
+static int bind_name(struct restore *r, struct restore_unix *u)
+{
+	struct sockaddr_un addr;
+	int rc;
+
+	if (!u->e->name.len)
+		return 0;
+	if (!is_path(u->e)) {
+		socklen_t len = address(u->e->name.data, u->e->name.len, &addr);
+
+		rc = bind(u->fd, (struct sockaddr *)&addr, len) < 0 ? -errno : 0;
+		return rc < 0 ? failed(u, -rc, "bind it to its name") : 0;
+	}
+	autoclose int here = u->e->name_dir ? open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (u->e->name_dir && (here < 0 || chdir(u->e->name_dir) < 0))
+		return failed(u, errno, "go to the directory of its name");
+	char dir[UNIX_NAME_MAX + 2] = { 0 };
+	memcpy(dir, u->e->name.data, u->e->name.len);
+	if (dir[0] == '/' && files_make_parents(r, dir) < 0)
+		return -ENOENT;
+	mode_t mask = umask(0);
+	rc = bind_path(r, u);
+	(void)umask(mask);
+	if (here >= 0 && fchdir(here) < 0)
+		return failed(u, errno, "go back from the directory of its name");
+	return rc < 0 ? failed(u, -rc, "bind it to its path") : 0;
+}
+
+/* The address of a socket of the images, by whatever leads there. */
+static socklen_t address_of(const struct restore_unix *to, struct sockaddr_un *ret)
+{
+	char path[64];
+
+	if (to->file < 0)
+		return address(to->e->name.data, to->e->name.len, ret);
+	return address(path, snprintf(path, sizeof(path), "/proc/self/fd/%d", to->file) + 1, ret);
+}
+
+static int connect_to(int fd, const struct restore_unix *to)
+{
+	struct sockaddr_un addr;
+	socklen_t len = address_of(to, &addr);
+
+	return connect(fd, (struct sockaddr *)&addr, len) < 0 ? -errno : 0;
+}
+
+/* ---- making them ---- */
+
+static int make_socket(struct restore *r, struct restore_unix *u)
+{
+	u->fd = files_own_number(r, socket(AF_UNIX, u->e->type | SOCK_CLOEXEC, 0));
+	return u->fd < 0 ? failed(u, errno, "make it") : 0;
+}
+
+static int make_pair(struct restore *r, const struct restore_unix *u, int *ret_a, int *ret_b)
+{
+	int fd[2];
+
+	if (socketpair(AF_UNIX, u->e->type | SOCK_CLOEXEC, 0, fd) < 0)
+		return failed(u, errno, "make a pair");
+	*ret_a = files_own_number(r, fd[0]);
+	*ret_b = files_own_number(r, fd[1]);
+	return *ret_a < 0 || *ret_b < 0 ? -EMFILE : 0;
+}
+
+static int ensure(struct restore *r, struct restore_unix *u);
+
+static int make_listener(struct restore *r, struct restore_unix *u)
+{
+	int rc = make_socket(r, u);
+
+	if (rc == 0)
+		rc = bind_name(r, u);
+	if (rc == 0 && listen(u->fd, u->e->backlog) < 0)
+		rc = failed(u, errno, "listen");
+	return rc;
+}
+
+static bool same_name(const UnixSkEntry *a, const UnixSkEntry *b)
+{
+	return a->name.len && a->name.len == b->name.len &&
+	       !memcmp(a->name.data, b->name.data, a->name.len);
+}
+
+/* An accepted socket has the name of its listener. */
+static struct restore_unix *listener_of(const struct restore_sockets *s,
+					const struct restore_unix *u)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		struct restore_unix *l = &s->sk[i];
+
+		if (l->e->state == UNIX_LISTEN && !(l->e->uflags & UNIX_OUTSIDE) &&
+		    l->e->type == u->e->type && same_name(l->e, u->e))
+			return l;
+	}
+	return NULL;
+}
+
+static int connect_through(struct restore *r, struct restore_unix *listener,
+			   struct restore_unix *server, struct restore_unix *client)
+{
+	int rc = ensure(r, listener);
+
+	if (rc == 0)
+		rc = make_socket(r, client);
+	if (rc == 0)
+		rc = bind_name(r, client);
+	if (rc < 0)
+		return rc;
+	rc = connect_to(client->fd, listener);
+	if (rc < 0)
+		return failed(client, -rc, "connect it to its listener");
+	server->fd = files_own_number(r, accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC));
+	return server->fd < 0 ? failed(server, errno, "accept it") : 0;
+}
+
+/* Both ends are in the images and connected to each other. */
+static int make_connected(struct restore *r, struct restore_unix *u)
+{
+	struct restore_unix *p = u->peer;
+
+	if (unix_is_stream(u->e->type)) {
+		struct restore_unix *l = listener_of(r->sockets, u);
+
+		if (l)
+			return connect_through(r, l, u, p);
+		l = listener_of(r->sockets, p);
+		if (l)
+			return connect_through(r, l, p, u);
+	}
+	int rc = make_pair(r, u, &u->fd, &p->fd);
+	/* The name of an accepted socket without its listener belongs to nobody any more. */
+	if (rc == 0 && !unix_is_stream(u->e->type))
+		rc = bind_name(r, u);
+	if (rc == 0 && !unix_is_stream(u->e->type))
+		rc = bind_name(r, p);
+	return rc;
+}
+
+static int make_bound(struct restore *r, struct restore_unix *u)
+{
+	int rc = make_socket(r, u);
+
+	return rc < 0 ? rc : bind_name(r, u);
+}
+
+/* The peer has gone; what it had sent may wait. The other end is closed in sockets_finish. */
+static int make_half(struct restore *r, struct restore_unix *u)
+{
+	return make_pair(r, u, &u->fd, &u->spare);
+}
+
+static bool has_queue(const struct restore *r, const struct restore_unix *u, uint64_t *bytes)
+{
+	bool has = false;
+
+	*bytes = 0;
+	for (size_t i = 0; i < r->snapshot.n_packets; i++) {
+		if (r->snapshot.packets[i].entry->id_for != u->e->id)
+			continue;
+		has = true;
+		*bytes += r->snapshot.packets[i].entry->length;
+	}
+	return has;
+}
+
+/* Born connected, so that the other end can reach it without a name, and then not any more. */
+static int disconnect(struct restore_unix *u, int other)
+{
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+	int error;
+	socklen_t len = sizeof(error);
+
+	if (connect(u->fd, &none, sizeof(none)) < 0)
+		return failed(u, errno, "disconnect it");
+	/* It leaves an error at the other end, which this takes. */
+	(void)getsockopt(other, SOL_SOCKET, SO_ERROR, &error, &len);
+	return 0;
+}
+
+/* Without a name and a peer, but with something in its queue. */
+static int make_reached(struct restore *r, struct restore_unix *u)
+{
+	int rc = make_half(r, u);
+
+	return rc < 0 ? rc : disconnect(u, u->spare);
+}
+
+/* A datagram socket whose peer does not answer it, or is itself. */
+static int make_one_way(struct restore *r, struct restore_unix *u)
+{
+	struct restore_unix *p = u->peer;
+	int rc;
+
+	if (p != u && !p->e->name.len && p->fd < 0) {
+		rc = make_pair(r, u, &u->fd, &p->fd);
+		if (rc == 0)
+			rc = disconnect(p, u->fd);
+		return rc < 0 ? rc : bind_name(r, u);
+	}
+	rc = p == u ? 0 : ensure(r, p);
+	if (rc == 0)
+		rc = make_bound(r, u);
+	if (rc < 0)
+		return rc;
+	if (!p->e->name.len)
+		return refuse(EOPNOTSUPP,
+			      "unix socket %u: its peer %u has no name, and is not its alone; this "
+			      "cannot be restored",
+			      u->e->ino, p->e->ino);
+	rc = connect_to(u->fd, p);
+	return rc < 0 ? failed(u, -rc, "connect it to its peer") : 0;
+}
+
+/* ---- the other end was outside ---- */
+
+static int connect_outside(struct restore_unix *u, const char *path)
+{
+	struct sockaddr_un addr;
+	const ProtobufCBinaryData *name = &u->peer->e->name;
+	socklen_t len = path ? address(path, strlen(path) + 1, &addr)
+			     : address(name->data, name->len, &addr);
+
+	if (connect(u->fd, (struct sockaddr *)&addr, len) == 0)
+		return 0;
+	return fail(
+		errno,
+		"unix socket %u: connect it again to %s%s (another path: --ext-unix-sk=%u=PATH; "
+		"without: --ext-unix-sk=%u=close)",
+		u->e->ino, path ? path : unix_name(name),
+		errno == EPROTOTYPE ? ", a socket of another type" : "", u->e->ino, u->e->ino);
+}
+
+static int make_outside(struct restore *r, struct restore_unix *u)
+{
+	struct restore_sockets *s = r->sockets;
+	struct cut *cut = cuts_find(&s->cuts, u->e->ino);
+	bool is_plain = s->cuts.all_datagrams && u->e->type == SOCK_DGRAM;
+	uint64_t bytes;
+
+	if (cut)
+		cut->is_used = true;
+	if (!cut && !is_plain)
+		return refuse(
+			ENOTCONN,
+			"unix socket %u: external socket is used: it was connected to %s, outside "
+			"the tree; to connect it again give --ext-unix-sk=%u",
+			u->e->ino, unix_name(&u->peer->e->name), u->e->ino);
+	if (cut && cut->is_closed)
+		return make_half(r, u);
+	if (!u->peer->e->name.len && !(cut && cut->path))
+		return refuse(
+			EINVAL,
+			"unix socket %u: its peer outside had no name; give --inherit-fd "
+			"'fd[N]:socket:[%u]', --ext-unix-sk=%u=PATH or --ext-unix-sk=%u=close",
+			u->e->ino, u->e->ino, u->e->ino, u->e->ino);
+	if (has_queue(r, u, &bytes) && unix_is_stream(u->e->type))
+		return refuse(
+			EOPNOTSUPP,
+			"unix socket %u: %llu bytes that its peer outside had sent are unread; "
+			"they cannot be put before what a new peer sends (without one: "
+			"--ext-unix-sk=%u=close)",
+			u->e->ino, (unsigned long long)bytes, u->e->ino);
+	int rc = make_bound(r, u);
+	return rc < 0 ? rc : connect_outside(u, cut ? cut->path : NULL);
+}
+
+static int make(struct restore *r, struct restore_unix *u)
+{
+	const UnixSkEntry *e = u->e;
+	struct restore_unix *p = u->peer;
+
+	if (e->state == UNIX_LISTEN)
+		return make_listener(r, u);
+	if (p && p->e->uflags & UNIX_OUTSIDE)
+		return make_outside(r, u);
+	if (p && p != u && p->e->peer == e->ino && p->e->type == e->type)
+		return make_connected(r, u);
+	if (p && unix_is_stream(e->type)) /* it waits in the backlog of p: sockets_finish */
+		return make_bound(r, u);
+	if (p)
+		return make_one_way(r, u);
+	/* Of one with a name, in images of the established tool, the state tells nothing. */
+	if (e->state == UNIX_ESTABLISHED && (unix_is_stream(e->type) || !e->name.len))
+		return make_half(r, u);
+	uint64_t bytes;
+	if (!e->name.len && has_queue(r, u, &bytes))
+		return make_reached(r, u);
+	return make_bound(r, u);
+}
+
+static int ensure(struct restore *r, struct restore_unix *u)
+{
+	if (u->fd >= 0)
+		return 0;
+	if (u->is_making)
+		return refuse(EINVAL,
+			      "image files.img: unix sockets are connected in a circle at %u",
+			      u->e->ino);
+	u->is_making = true;
+	int rc = make(r, u);
+	u->is_making = false;
+	return rc;
+}
+
+int unix_open(struct restore *r, const FileEntry *e)
+{
+	struct restore_sockets *s = state(r);
+	struct restore_unix *u = s ? find(s, e->usk->ino) : NULL;
+	int rc = u ? ensure(r, u) : -EINVAL;
+
+	if (rc < 0)
+		return rc;
+	if (u->e != e->usk)
+		return refuse(EINVAL, "image files.img: two unix sockets have the inode %u",
+			      e->usk->ino);
+	return u->fd;
+}
+
+/* ---- when all files are open ---- */
+
+/* The kernel puts descriptors of a message into one control message. */
+static void add_rights(const struct restore *r, const ScmEntry *scm, struct msghdr *msg)
+{
+	struct cmsghdr *c = msg->msg_control;
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(scm->n_rights * sizeof(int));
+	for (size_t k = 0; k < scm->n_rights; k++) {
+		int file = files_fd(r, scm->rights[k]);
+
+		memcpy(CMSG_DATA(c) + k * sizeof(int), &file, sizeof(file));
+	}
+	msg->msg_controllen = CMSG_SPACE(scm->n_rights * sizeof(int));
+}
+
+static void add_credentials(const SkPacketEntry *e, struct msghdr *msg)
+{
+	const struct ucred cred = { e->cred_pid, e->cred_uid, e->cred_gid };
+	struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)msg->msg_control + msg->msg_controllen);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_CREDENTIALS;
+	c->cmsg_len = CMSG_LEN(sizeof(cred));
+	memcpy(CMSG_DATA(c), &cred, sizeof(cred));
+	msg->msg_controllen += CMSG_SPACE(sizeof(cred));
+}
+
+static int send_packet(struct restore *r, const struct snapshot_packet *p, int fd,
+		       struct sockaddr_un *to, socklen_t to_len)
+{
+	_Alignas(struct cmsghdr) uint8_t
+		control[CMSG_SPACE(RIGHTS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	struct iovec iov = { (void *)p->data, p->entry->length };
+	struct msghdr msg = { .msg_name = to_len ? to : NULL,
+			      .msg_namelen = to_len,
+			      .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control };
+
+	if (p->entry->n_scm)
+		add_rights(r, p->entry->scm[0], &msg);
+	/* A sender that is no more cannot be named. */
+	if (p->entry->has_cred_pid && kill(p->entry->cred_pid, 0) == 0)
+		add_credentials(p->entry, &msg);
+	ssize_t n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0)
+		return -errno;
+	return n == (ssize_t)p->entry->length ? 0 : -ENOBUFS;
+}
+
+/* Somebody who is connected to the socket, or nobody. */
+static int sender_for(struct restore *r, const struct restore_unix *u, bool *is_temporary)
+{
+	const struct restore_sockets *s = r->sockets;
+
+	*is_temporary = false;
+	if (u->spare >= 0)
+		return u->spare;
+	if (u->peer && u->peer->peer == u && u->peer->fd >= 0)
+		return u->peer->fd;
+	for (size_t i = 0; i < s->n; i++)
+		if (s->sk[i].peer == u && s->sk[i].fd >= 0)
+			return s->sk[i].fd;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	*is_temporary = true;
+	if (fd >= 0 && u->e->name.len && connect_to(fd, u) == 0)
+		return fd;
+	if (fd >= 0)
+		(void)close(fd);
+	return -ENOTCONN;
+}
+
+/* The socket of the images by which a datagram says that it was sent. */
+static struct restore_unix *find_source(const struct restore_sockets *s, const SkPacketEntry *e,
+					const struct restore_unix *target)
+{
+	if (!e->has_source || !target->e->name.len)
+		return NULL;
+	for (size_t i = 0; i < s->n; i++) {
+		struct restore_unix *u = &s->sk[i];
+
+		if (u->fd >= 0 && u->e->type == SOCK_DGRAM && u->e->name.len == e->source.len &&
+		    !memcmp(u->e->name.data, e->source.data, e->source.len))
+			return u;
+	}
+	return NULL;
+}
+
+static int fill_queue(struct restore *r, const struct snapshot_packet *p)
+{
+	const int room = 64 << 20;
+	int k = snapshot_file(&r->snapshot, p->entry->id_for);
+	struct restore_unix *u = find(r->sockets, r->snapshot.files[k]->usk->ino);
+	struct restore_unix *source = find_source(r->sockets, p->entry, u);
+	struct sockaddr_un to;
+	socklen_t to_len = source ? address_of(u, &to) : 0;
+	bool is_temporary = false;
+
+	int fd = source ? source->fd : sender_for(r, u, &is_temporary);
+	if (fd < 0)
+		return failed(u, -fd, "find a sender for what waits in it");
+	/* The options come last; until then its own buffer may not limit what it sends. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+	int rc = send_packet(r, p, fd, &to, to_len);
+	if (is_temporary)
+		(void)close(fd);
+	return rc < 0 ? failed(u, -rc, "put back what waited in it") : 0;
+}
+
+static int finish_one(struct restore_unix *u)
+{
+	static const int how[] = { 0, SHUT_RD, SHUT_WR, SHUT_RDWR };
+
+	/* The peer closed while something was unread: that it will find. */
+	if (u->e->was_reset && u->spare >= 0)
+		(void)send(u->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	own_close(&u->spare);
+	own_close(&u->file);
+	u->spare = u->file = -1;
+	if (u->fd < 0)
+		return 0;
+	/* An end whose peer is closed is shut down by that. */
+	if (u->e->has_shutdown && u->e->shutdown && u->e->shutdown <= 3 &&
+	    shutdown(u->fd, how[u->e->shutdown]) < 0 && errno != ENOTCONN)
+		return failed(u, errno, "shut it down");
+	int rc = socket_options_set(u->fd, u->e->opts);
+	if (rc < 0)
+		return failed(u, -rc, "set its options");
+	if (u->e->has_peek_off) {
+		const int offset = u->e->peek_off;
+
+		if (setsockopt(u->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0)
+			return failed(u, errno, "set where a look starts (SO_PEEK_OFF)");
+	}
+	if (u->e->flags & O_NONBLOCK && fcntl(u->fd, F_SETFL, O_NONBLOCK) < 0)
+		return failed(u, errno, "set its flags");
+	return 0;
+}
+
+static int connect_waiting(struct restore *r, struct restore_unix *u)
+{
+	struct restore_unix *p = u->peer;
+
+	if (u->fd < 0 || !p || p->e->state != UNIX_LISTEN || !unix_is_stream(u->e->type) ||
+	    p->e->uflags & UNIX_OUTSIDE)
+		return 0;
+	(void)r;
+	int rc = connect_to(u->fd, p);
+	return rc < 0 ? failed(u, -rc, "connect it; the other end has not accepted it yet") : 0;
+}
+
+int sockets_finish(struct restore *r)
+{
+	struct restore_sockets *s = r->sockets;
+	int rc = 0;
+
+	if (!s) {
+		struct cuts cuts;
+
+		rc = cuts_parse(r->opts, true, &cuts);
+		return rc < 0 ? rc : cuts_check_used(&cuts);
+	}
+	for (size_t i = 0; i < s->n && rc == 0; i++)
+		rc = connect_waiting(r, &s->sk[i]);
+	for (size_t i = 0; i < r->snapshot.n_packets && rc == 0; i++)
+		rc = fill_queue(r, &r->snapshot.packets[i]);
+	for (size_t i = 0; i < s->n && rc == 0; i++)
+		rc = finish_one(&s->sk[i]);
+	return rc < 0 ? rc : cuts_check_used(&s->cuts);
+}
