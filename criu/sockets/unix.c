@@ -8,18 +8,18 @@
 #include "proc/text.h"
 #include "sockets/unix.h"
 
-const char *unix_name(const ProtobufCBinaryData *name)
+struct unix_text unix_name(const ProtobufCBinaryData *name)
 {
-	static char text[UNIX_NAME_MAX + 2];
+	struct unix_text text = { "no name" };
 	size_t n = min(name->len, (size_t)UNIX_NAME_MAX);
 
 	if (!n)
-		return "no name";
+		return text;
 	for (size_t i = 0; i < n; i++)
-		text[i] = name->data[i] ? name->data[i] : '@';
-	text[n] = '\0';
+		text.s[i] = name->data[i] ? name->data[i] : '@';
+	text.s[n] = '\0';
 	if (name->data[0]) /* a path may end with a zero byte */
-		text[strnlen((const char *)name->data, n)] = '\0';
+		text.s[strnlen((const char *)name->data, n)] = '\0';
 	return text;
 }
 
@@ -84,7 +84,8 @@ static int parse_external(struct cuts *c, const char *text)
 	uint64_t ino;
 
 	if (strncmp(text, "unix[", 5))
-		return refuse(EOPNOTSUPP, "--external %s: this version knows only unix[INODE]", text);
+		return refuse(EOPNOTSUPP, "--external %s: this version knows only unix[INODE]",
+			      text);
 	const char *p = text_dec(text + 5, &ino);
 	if (!p || strcmp(p, "]"))
 		return refuse(EINVAL, "--external %s: not of the form unix[INODE]", text);

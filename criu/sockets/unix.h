@@ -17,8 +17,11 @@ enum { UNIX_ESTABLISHED = 1, UNIX_UNCONNECTED = 7, UNIX_LISTEN = 10 };
 
 #define SCM_RIGHTS_TYPE 1 /* scm_entry.type */
 
-/* The name for people: a path, @abstract, or "no name". In a static buffer. */
-const char *unix_name(const ProtobufCBinaryData *name);
+/* The name for people: a path, @abstract, or "no name". */
+struct unix_text {
+	char s[UNIX_NAME_MAX + 2];
+};
+struct unix_text unix_name(const ProtobufCBinaryData *name);
 
 bool unix_is_stream(uint32_t type); /* stream or seqpacket: with connections */
 

@@ -403,7 +403,7 @@ static void block(struct dump *d, const struct dump_unix *u, const struct unix_i
 		   "pid %d fd %d: external socket is used: %s socket %u is connected to socket %u "
 		   "(%s) of %s, outside the tree; to cut it off and reconnect on restore give "
 		   "--ext-unix-sk=%u",
-		   u->pid, u->fd, type_name(u->entry->type), u->entry->ino, ino, unix_name(&name),
+		   u->pid, u->fd, type_name(u->entry->type), u->entry->ino, ino, unix_name(&name).s,
 		   outside[0] ? outside : "a process that was not found", u->entry->ino);
 }
 
@@ -428,10 +428,10 @@ static void report_cut(const struct dump_unix *u, const struct unix_info *peer)
 	ProtobufCBinaryData name = { peer->name_len, peer->name };
 
 	warn("pid %d fd %d: socket %u is cut off from %s, outside the tree", u->pid, u->fd,
-	     u->entry->ino, unix_name(&name));
+	     u->entry->ino, unix_name(&name).s);
 	if (u->info->wqueue && unix_is_stream(u->entry->type))
 		warn("pid %d fd %d: %u bytes that it has sent are not read by %s yet", u->pid,
-		     u->fd, u->info->wqueue, unix_name(&name));
+		     u->fd, u->info->wqueue, unix_name(&name).s);
 }
 
 static void look_outside(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
@@ -480,7 +480,7 @@ static void check_backlog(struct dump *d, struct dump_sockets *s, const struct d
 				   "pid %d fd %d: external socket is used: socket %u, outside the "
 				   "tree, waits to be accepted by socket %u (%s)",
 				   u->pid, u->fd, u->info->icons[i], u->entry->ino,
-				   unix_name(&u->entry->name));
+				   unix_name(&u->entry->name).s);
 }
 
 int sockets_collect_end(struct dump *d)

@@ -98,7 +98,7 @@ int unix_check(const struct restore *r, const FileEntry *entry)
 
 static int failed(const struct restore_unix *u, int err, const char *what)
 {
-	return fail(err, "unix socket %u (%s): %s", u->e->ino, unix_name(&u->e->name), what);
+	return fail(err, "unix socket %u (%s): %s", u->e->ino, unix_name(&u->e->name).s, what);
 }
 
 /* ---- names ---- */
@@ -395,7 +395,7 @@ static int connect_outside(struct restore_unix *u, const char *path)
 		errno,
 		"unix socket %u: connect it again to %s%s (another path: --ext-unix-sk=%u=PATH; "
 		"without: --ext-unix-sk=%u=close)",
-		u->e->ino, path ? path : unix_name(name),
+		u->e->ino, path ? path : unix_name(name).s,
 		errno == EPROTOTYPE ? ", a socket of another type" : "", u->e->ino, u->e->ino);
 }
 
@@ -413,7 +413,7 @@ static int make_outside(struct restore *r, struct restore_unix *u)
 			ENOTCONN,
 			"unix socket %u: external socket is used: it was connected to %s, outside "
 			"the tree; to connect it again give --ext-unix-sk=%u",
-			u->e->ino, unix_name(&u->peer->e->name), u->e->ino);
+			u->e->ino, unix_name(&u->peer->e->name).s, u->e->ino);
 	if (cut && cut->is_closed)
 		return make_half(r, u);
 	if (!u->peer->e->name.len && !(cut && cut->path))
