@@ -48,5 +48,6 @@ int cuts_check_used(const struct cuts *c);
 /* Parts of the class that belong to the restore. */
 int unix_check(const struct restore *r, const FileEntry *e);
 int unix_open(struct restore *r, const FileEntry *e);
+bool unix_is_late(const struct restore *r, const FileEntry *e);
 
 #endif

@@ -142,6 +142,20 @@ static UnixSkEntry *make_entry(struct dump *d, const struct unix_info *u, uint32
 	return e;
 }
 
+/* Who made the pair, connected or, of a listener, listened. */
+static void put_credentials(UnixSkEntry *e, int fd)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.pid <= 0)
+		return;
+	e->has_peer_pid = e->has_peer_uid = e->has_peer_gid = true;
+	e->peer_pid = cred.pid;
+	e->peer_uid = cred.uid;
+	e->peer_gid = cred.gid;
+}
+
 static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
 	struct dump_sockets *s = state(d);
@@ -165,6 +179,7 @@ static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	}
 	if (u->info->name_len && u->info->name[0])
 		put_file(d, p, e->usk);
+	put_credentials(e->usk, p->copy);
 	u->entry = e->usk;
 	u->pid = p->task->process->pid;
 	u->fd = p->fd;
@@ -536,6 +551,7 @@ const struct file_class unix_class = {
 	.has_part = unix_has_part,
 	.check = unix_check,
 	.open = unix_open,
+	.is_late = unix_is_late,
 	.key = unix_key,
 	.inherit_kind = S_IFSOCK,
 	.fown = unix_fown,

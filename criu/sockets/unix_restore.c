@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "sockets/author.h"
 #include "sockets/options.h"
 #include "sockets/sockets.h"
 #include "sockets/unix.h"
@@ -33,12 +34,15 @@ struct restore_unix {
 	int spare;		   /* the other end, where no task has it */
 	int file;		   /* O_PATH of the socket's file: leads there by any name */
 	bool is_making;
+	bool is_late;	    /* made in its author, when the processes exist */
+	bool is_relistened; /* by its author */
 };
 
 struct restore_sockets {
 	struct restore_unix *sk;
 	size_t n;
 	struct cuts cuts;
+	bool has_pairs; /* those that authors make are made */
 };
 
 bool socket_is_outside(const FileEntry *e)
@@ -62,6 +66,38 @@ static struct restore_unix *find(const struct restore_sockets *s, uint32_t ino)
 	return bsearch(&key, s->sk, s->n, sizeof(key), by_ino);
 }
 
+static struct author author_of(const struct restore *r, const UnixSkEntry *e)
+{
+	return (struct author){ .task = e->has_peer_pid ? author_find(r, e->peer_pid) : NULL,
+				.uid = e->peer_uid,
+				.gid = e->peer_gid };
+}
+
+/* Both are in the images and connected to each other. */
+static bool is_mutual(const struct restore_unix *u)
+{
+	const struct restore_unix *p = u->peer;
+
+	return p && p != u && p->e->peer == u->e->ino && p->e->type == u->e->type &&
+	       !(p->e->uflags & UNIX_OUTSIDE);
+}
+
+static bool is_half(const struct restore_unix *u)
+{
+	/* Of one with a name, in images of the established tool, the state tells nothing. */
+	return !u->peer && u->e->state == UNIX_ESTABLISHED &&
+	       (unix_is_stream(u->e->type) || !u->e->name.len);
+}
+
+static bool needs_author(const struct restore *r, const struct restore_unix *u)
+{
+	if (u->e->state == UNIX_LISTEN || u->e->uflags & UNIX_OUTSIDE)
+		return false;
+	if (is_mutual(u))
+		return author_of(r, u->e).task || author_of(r, u->peer->e).task;
+	return is_half(u) && author_of(r, u->e).task;
+}
+
 static struct restore_sockets *state(struct restore *r)
 {
 	if (r->sockets)
@@ -75,6 +111,8 @@ static struct restore_sockets *state(struct restore *r)
 	qsort(s->sk, s->n, sizeof(*s->sk), by_ino);
 	for (size_t i = 0; i < s->n; i++)
 		s->sk[i].peer = s->sk[i].e->peer ? find(s, s->sk[i].e->peer) : NULL;
+	for (size_t i = 0; i < s->n; i++)
+		s->sk[i].is_late = needs_author(r, &s->sk[i]);
 	if (cuts_parse(r->opts, true, &s->cuts) < 0)
 		return NULL;
 	return r->sockets = s;
@@ -264,6 +302,28 @@ static struct restore_unix *listener_of(const struct restore_sockets *s,
 	return NULL;
 }
 
+/* In its author, so that clients are told of that one. */
+static int relisten(struct restore *r, struct restore_unix *u)
+{
+	const struct author a = author_of(r, u->e);
+
+	if (!a.task || u->is_relistened)
+		return 0;
+	u->is_relistened = true;
+	return author_listen(r, &a, u->fd, u->e->backlog);
+}
+
+/* What the server is told of its client. */
+static int connect_as(struct restore *r, struct author a, int fd, const struct restore_unix *to)
+{
+	struct sockaddr_un addr;
+	socklen_t len = address_of(to, &addr);
+
+	if (!a.task)
+		return connect_to(fd, to);
+	return author_connect(r, &a, fd, (struct sockaddr *)&addr, len);
+}
+
 static int connect_through(struct restore *r, struct restore_unix *listener,
 			   struct restore_unix *server, struct restore_unix *client)
 {
@@ -275,7 +335,10 @@ static int connect_through(struct restore *r, struct restore_unix *listener,
 		rc = bind_name(r, client);
 	if (rc < 0)
 		return rc;
-	rc = connect_to(client->fd, listener);
+	rc = relisten(r, listener);
+	if (rc < 0)
+		return rc;
+	rc = connect_as(r, author_of(r, server->e), client->fd, listener);
 	if (rc < 0)
 		return failed(client, -rc, "connect it to its listener");
 	server->fd = files_own_number(r, accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC));
@@ -442,14 +505,13 @@ static int make(struct restore *r, struct restore_unix *u)
 		return make_listener(r, u);
 	if (p && p->e->uflags & UNIX_OUTSIDE)
 		return make_outside(r, u);
-	if (p && p != u && p->e->peer == e->ino && p->e->type == e->type)
+	if (is_mutual(u))
 		return make_connected(r, u);
 	if (p && unix_is_stream(e->type)) /* it waits in the backlog of p: sockets_finish */
 		return make_bound(r, u);
 	if (p)
 		return make_one_way(r, u);
-	/* Of one with a name, in images of the established tool, the state tells nothing. */
-	if (e->state == UNIX_ESTABLISHED && (unix_is_stream(e->type) || !e->name.len))
+	if (is_half(u))
 		return make_half(r, u);
 	uint64_t bytes;
 	if (!e->name.len && has_queue(r, u, &bytes))
@@ -471,18 +533,104 @@ static int ensure(struct restore *r, struct restore_unix *u)
 	return rc;
 }
 
+static int by_author(const void *a, const void *b)
+{
+	const UnixSkEntry *x = (*(struct restore_unix *const *)a)->e,
+			  *y = (*(struct restore_unix *const *)b)->e;
+
+	if (x->peer_pid != y->peer_pid)
+		return x->peer_pid < y->peer_pid ? -1 : 1;
+	if (x->peer_uid != y->peer_uid)
+		return x->peer_uid < y->peer_uid ? -1 : 1;
+	return (x->peer_gid > y->peer_gid) - (x->peer_gid < y->peer_gid);
+}
+
+/* Pairs of one author, as many as go into a program. */
+static int make_some_pairs(struct restore *r, struct restore_unix **list, size_t n)
+{
+	const struct author author = author_of(r, list[0]->e);
+	uint32_t types[AUTHOR_PAIRS_MAX];
+	int fds[AUTHOR_PAIRS_MAX][2];
+
+	for (size_t i = 0; i < n; i++)
+		types[i] = list[i]->e->type;
+	int rc = author_make_pairs(&author, types, n, fds);
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		struct restore_unix *u = list[i];
+
+		u->fd = files_own_number(r, fds[i][0]);
+		*(is_mutual(u) ? &u->peer->fd : &u->spare) = files_own_number(r, fds[i][1]);
+		rc = u->fd < 0 ? u->fd : 0;
+		if (rc == 0 && u->e->type == SOCK_DGRAM)
+			rc = bind_name(r, u);
+		if (rc == 0 && u->e->type == SOCK_DGRAM && is_mutual(u))
+			rc = bind_name(r, u->peer);
+	}
+	return rc;
+}
+
+/* Of the two that are connected, the one with the lower inode stands for the pair. */
+static bool is_pair_of_author(const struct restore *r, const struct restore_unix *u)
+{
+	if (!u->is_late || !author_of(r, u->e).task)
+		return false;
+	if (!is_mutual(u))
+		return true;
+	if (author_of(r, u->peer->e).task && u->peer->e->ino < u->e->ino)
+		return false;
+	return !unix_is_stream(u->e->type) ||
+	       (!listener_of(r->sockets, u) && !listener_of(r->sockets, u->peer));
+}
+
+static int make_pairs_in_authors(struct restore *r)
+{
+	struct restore_sockets *s = r->sockets;
+	struct restore_unix **list = arena_array(&r->arena, struct restore_unix *, s->n);
+	size_t n = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		if (is_pair_of_author(r, &s->sk[i]))
+			list[n++] = &s->sk[i];
+	qsort(list, n, sizeof(*list), by_author);
+	for (size_t i = 0, end; i < n && rc == 0; i = end) {
+		end = i + 1;
+		while (end < n && end - i < AUTHOR_PAIRS_MAX &&
+		       by_author(&list[i], &list[end]) == 0)
+			end++;
+		rc = make_some_pairs(r, list + i, end - i);
+	}
+	return rc;
+}
+
 int unix_open(struct restore *r, const FileEntry *e)
 {
 	struct restore_sockets *s = state(r);
 	struct restore_unix *u = s ? find(s, e->usk->ino) : NULL;
-	int rc = u ? ensure(r, u) : -EINVAL;
+	int rc = u ? 0 : -EINVAL;
 
+	if (rc == 0 && u->is_late && !s->has_pairs) {
+		s->has_pairs = true;
+		rc = make_pairs_in_authors(r);
+	}
+	if (rc == 0)
+		rc = ensure(r, u);
 	if (rc < 0)
 		return rc;
 	if (u->e != e->usk)
 		return refuse(EINVAL, "image files.img: two unix sockets have the inode %u",
 			      e->usk->ino);
-	return u->fd;
+	/* What is opened late is moved by the caller, while queues have to be filled yet. */
+	return u->is_late ? fcntl(u->fd, F_DUPFD_CLOEXEC, 0) : u->fd;
+}
+
+bool unix_is_late(const struct restore *r, const FileEntry *e)
+{
+	/* The state is made by the first question. */
+	const struct restore_sockets *s = state((struct restore *)r);
+	const struct restore_unix *u = s ? find(s, e->usk->ino) : NULL;
+
+	return u && u->is_late;
 }
 
 /* ---- when all files are open ---- */
@@ -624,6 +772,10 @@ static int finish_one(struct restore_unix *u)
 	}
 	if (u->e->flags & O_NONBLOCK && fcntl(u->fd, F_SETFL, O_NONBLOCK) < 0)
 		return failed(u, errno, "set its flags");
+	if (u->is_late) { /* a copy: the tasks take theirs from another number */
+		own_close(&u->fd);
+		u->fd = -1;
+	}
 	return 0;
 }
 
@@ -650,6 +802,9 @@ int sockets_finish(struct restore *r)
 		rc = cuts_parse(r->opts, true, &cuts);
 		return rc < 0 ? rc : cuts_check_used(&cuts);
 	}
+	for (size_t i = 0; i < s->n && rc == 0; i++)
+		if (s->sk[i].e->state == UNIX_LISTEN && s->sk[i].fd >= 0)
+			rc = relisten(r, &s->sk[i]);
 	for (size_t i = 0; i < s->n && rc == 0; i++)
 		rc = connect_waiting(r, &s->sk[i]);
 	for (size_t i = 0; i < r->snapshot.n_packets && rc == 0; i++)

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/own.h"
+#include "files/files.h"
+#include "sockets/author.h"
+
+#define CALLS_MAX (3 * AUTHOR_PAIRS_MAX)
+#define KEEP	  -1ull /* setresuid(2): leave it as it is */
+
+struct restore_task *author_find(const struct restore *r, uint32_t pid)
+{
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if ((uint32_t)r->tasks[i].pid == pid && !r->tasks[i].is_zombie)
+			return &r->tasks[i];
+	return NULL;
+}
+
+static int begin(struct program *p, const struct author *a)
+{
+	int rc = program_begin(p, &a->task->threads[0].worker, CALLS_MAX);
+
+	if (rc == 0)
+		program_set_long(p);
+	return rc;
+}
+
+/* Real and saved ids stay root's, so that there is a way back. */
+static void become(struct program *p, uint32_t uid, uint32_t gid)
+{
+	CALL(p, "take the group of the author", SYS_setresgid, KEEP, gid, KEEP);
+	CALL(p, "take the user of the author", SYS_setresuid, KEEP, uid, KEEP);
+}
+
+static void become_root(struct program *p)
+{
+	CALL(p, "be root again", SYS_setresuid, KEEP, 0, KEEP);
+	CALL(p, "have the group of root again", SYS_setresgid, KEEP, 0, KEEP);
+}
+
+static bool is_other(const struct author *a)
+{
+	return a->uid || a->gid;
+}
+
+static int close_pairs(const struct author *a, int (*theirs)[2], size_t n)
+{
+	struct program p;
+	int rc = begin(&p, a);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < n; i++)
+		for (int k = 0; k < 2; k++)
+			CALL(&p, "close its end of a pair", SYS_close, theirs[i][k]);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+static int take_pairs(const struct author *a, int (*theirs)[2], int (*fds)[2], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		for (int k = 0; k < 2; k++) {
+			fds[i][k] = task_fd(a->task->pid, theirs[i][k]);
+			if (fds[i][k] < 0)
+				return fail(-fds[i][k], "pid %d: take a socket that it made",
+					    a->task->pid);
+		}
+	return 0;
+}
+
+int author_make_pairs(const struct author *a, const uint32_t *types, size_t n, int (*fds)[2])
+{
+	struct program p;
+	int rc = begin(&p, a);
+
+	if (rc < 0)
+		return rc;
+	int(*theirs)[2] = program_room(&p, n * sizeof(*theirs));
+	if (theirs && is_other(a))
+		become(&p, a->uid, a->gid);
+	for (size_t i = 0; theirs && i < n; i++)
+		CALL(&p, "make a pair of sockets", SYS_socketpair, AF_UNIX, types[i] | SOCK_CLOEXEC,
+		     0, program_raddr(&p, theirs[i]));
+	if (is_other(a))
+		become_root(&p);
+	rc = program_run(&p);
+	if (rc == 0)
+		rc = take_pairs(a, theirs, fds, n);
+	int copy[AUTHOR_PAIRS_MAX][2];
+	if (rc == 0)
+		memcpy(copy, theirs, n * sizeof(*theirs));
+	program_end(&p);
+	return rc < 0 ? rc : close_pairs(a, copy, n);
+}
+
+/* Gets a descriptor of criu into the task for one call. */
+static int call_on(const struct restore *r, const struct author *a, int fd, const char *what,
+		   long nr, const void *data, uint64_t second, uint64_t third)
+{
+	struct program p;
+	int rc = begin(&p, a);
+
+	if (rc < 0)
+		return rc;
+	void *room = data ? program_data(&p, data, third) : NULL;
+	struct call *criu = CALL(&p, "open criu", SYS_pidfd_open, r->engine.tid, 0);
+	struct call *get = CALL(&p, "take a socket from criu", SYS_pidfd_getfd, 0, fd, 0);
+	call_use(&p, get, 0, criu);
+	if (is_other(a))
+		become(&p, a->uid, a->gid);
+	struct call *call = CALL(&p, what, nr, 0, room ? program_raddr(&p, room) : second, third);
+	call_use(&p, call, 0, get);
+	if (is_other(a))
+		become_root(&p);
+	struct call *close = CALL(&p, "close the socket", SYS_close, 0);
+	call_use(&p, close, 0, get);
+	close = CALL(&p, "close criu", SYS_close, 0);
+	call_use(&p, close, 0, criu);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+int author_listen(const struct restore *r, const struct author *a, int fd, uint32_t backlog)
+{
+	return call_on(r, a, fd, "listen", SYS_listen, NULL, backlog, 0);
+}
+
+int author_connect(const struct restore *r, const struct author *a, int fd,
+		   const struct sockaddr *addr, socklen_t len)
+{
+	return call_on(r, a, fd, "connect a unix socket", SYS_connect, addr, 0, len);
+}
