@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,6 +277,7 @@ int pipes_save(struct dump *d)
 struct restore_pipe {
 	uint32_t id;
 	bool is_fifo;
+	struct restore_pipe *next;
 	int end[2];	  /* for reading, for writing; -1: there is none as yet */
 	bool is_first[2]; /* nobody has it */
 };
@@ -302,20 +304,32 @@ static int fill(const struct snapshot_pipe *q, int fd)
 	return 0;
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const struct restore_pipe *x = a, *y = b;
+
+	if (x->is_fifo != y->is_fifo)
+		return x->is_fifo - y->is_fifo;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
 static struct restore_pipe *find_pipe(struct restore *r, uint32_t id, bool fifo)
 {
-	for (size_t i = 0; i < r->n_pipes; i++)
-		if (r->pipes[i].id == id && r->pipes[i].is_fifo == fifo)
-			return &r->pipes[i];
-	return NULL;
+	const struct restore_pipe key = { .id = id, .is_fifo = fifo };
+	struct restore_pipe **found = tfind(&key, &r->pipe_tree, by_id);
+
+	return found ? *found : NULL;
 }
 
 static struct restore_pipe *add_pipe(struct restore *r, uint32_t id, bool fifo)
 {
-	struct restore_pipe *p = ARENA_PUSH(&r->arena, r->pipes, r->n_pipes);
+	struct restore_pipe *p = arena_new(&r->arena, struct restore_pipe);
 
-	*p = (struct restore_pipe){ .id = id, .is_fifo = fifo, .end = { -1, -1 } };
-	return p;
+	*p = (struct restore_pipe){
+		.id = id, .is_fifo = fifo, .end = { -1, -1 }, .next = r->pipes
+	};
+	(void)tsearch(p, &r->pipe_tree, by_id);
+	return r->pipes = p;
 }
 
 static int make_pipe(struct restore *r, struct restore_pipe *p)
@@ -429,16 +443,20 @@ static int fifo_open(struct restore *r, const FileEntry *e)
 	return file_finish(fd, file->flags, file->name);
 }
 
+static void leave_node(void *node)
+{
+	(void)node; /* in the arena */
+}
+
 void pipes_close_rest(struct restore *r)
 {
-	for (size_t i = 0; i < r->n_pipes; i++) {
-		struct restore_pipe *p = &r->pipes[i];
-
+	for (struct restore_pipe *p = r->pipes; p; p = p->next)
 		for (int k = 0; k < 2; k++) {
 			own_close(&p->end[k]);
 			p->end[k] = -1;
 		}
-	}
+	tdestroy(r->pipe_tree, leave_node);
+	r->pipe_tree = r->pipes = NULL;
 }
 
 static bool fifo_has_part(const FileEntry *e)

@@ -107,9 +107,14 @@ static int inherited(struct restore *r, const struct file_class *c, const FileEn
 /* Opened late: until then a descriptor of something else keeps the number for it in all tasks. */
 static int placeholder(struct restore *r)
 {
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (r->placeholder_fd == 0) {
+		int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "open /dev/null") : files_own_number(r, fd);
+		r->placeholder_fd =
+			fd < 0 ? fail(errno, "open /dev/null") : files_own_number(r, fd);
+	}
+	int fd = fcntl(r->placeholder_fd, F_DUPFD_CLOEXEC, FIRST_FD);
+	return fd < 0 ? fail(errno, "keep a number for a file") : files_own_number(r, fd);
 }
 
 static int check(const struct restore *r, const struct file_class *c, const FileEntry *e)
@@ -278,28 +283,27 @@ static void add_directories(struct restore *r, const FsEntry *fs, struct program
  * What criu opened after the task was born: the task takes it from criu, to the number that was
  * kept for it.
  */
+static void take_late(struct restore *r, struct program *p, int number)
+{
+	program_reserve(p, 5);
+	struct call *criu = CALL(p, "open criu", SYS_pidfd_open, r->engine.tid, 0);
+	struct call *get = CALL(p, "take a descriptor from criu", SYS_pidfd_getfd, 0, number, 0);
+	call_use(p, get, 0, criu);
+	struct call *move = CALL(p, "keep it", SYS_dup3, 0, number, O_CLOEXEC);
+	call_use(p, move, 0, get);
+	struct call *close = CALL(p, "close its first number", SYS_close, 0);
+	call_use(p, close, 0, get);
+	close = CALL(p, "close criu", SYS_close, 0);
+	call_use(p, close, 0, criu);
+}
+
 static void add_late(struct restore *r, const struct restore_task *t, struct program *p)
 {
-	struct call *pidfd = NULL;
-
 	for (size_t i = 0; i < t->image->n_fds; i++) {
 		int k = snapshot_file(&r->snapshot, t->image->fds[i]->id);
 
-		if (!r->file_is_late[k])
-			continue;
-		if (!pidfd)
-			pidfd = CALL(p, "open criu", SYS_pidfd_open, r->engine.tid, 0);
-		struct call *get = CALL(p, "take a descriptor from criu", SYS_pidfd_getfd, 0,
-					r->file_fds[k], 0);
-		call_use(p, get, 0, pidfd);
-		struct call *move = CALL(p, "keep it", SYS_dup3, 0, r->file_fds[k], O_CLOEXEC);
-		call_use(p, move, 0, get);
-		struct call *close = CALL(p, "close its first number", SYS_close, 0);
-		call_use(p, close, 0, get);
-	}
-	if (pidfd) {
-		struct call *close = CALL(p, "close that of criu", SYS_close, 0);
-		call_use(p, close, 0, pidfd);
+		if (r->file_is_late[k])
+			take_late(r, p, r->file_fds[k]);
 	}
 }
 

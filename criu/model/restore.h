@@ -60,13 +60,14 @@ struct restore {
 	uint8_t *fd_is_used;  /* by number: some task has it */
 	size_t n_fd_is_used;
 	int next_fd;		 /* where the search for an unused number goes on */
+	int placeholder_fd;	 /* 0: none as yet */
 	uint8_t *file_is_late;	 /* by index: opened when the processes exist */
 	uint8_t *file_is_async;	 /* its O_ASYNC is set */
 	uint8_t *file_is_done;	 /* some task did what its class asks for */
 	struct inherit *inherit; /* of --inherit-fd */
 	size_t n_inherit;
+	void *pipe_tree; /* of restore_pipe, by id */
 	struct restore_pipe *pipes;
-	size_t n_pipes;
 	struct dead_process *dead; /* that pidfds refer to */
 	size_t n_dead;
 	struct restore_sockets *sockets;

@@ -482,6 +482,14 @@ static int check_packets(const struct image_in *in, const PipeDataEntry *e)
 	return 0;
 }
 
+static int by_pipe_id(const void *a, const void *b)
+{
+	uint32_t x = ((const struct snapshot_pipe *)a)->entry->pipe_id,
+		 y = ((const struct snapshot_pipe *)b)->entry->pipe_id;
+
+	return (x > y) - (x < y);
+}
+
 static int load_pipes(struct snapshot *s, int dirfd, bool is_fifo)
 {
 	struct image_in *in = &s->pipe_images[is_fifo];
@@ -498,15 +506,19 @@ static int load_pipes(struct snapshot *s, int dirfd, bool is_fifo)
 			return rc;
 		*ARENA_PUSH(&s->arena, s->pipes[is_fifo], s->n_pipes[is_fifo]) = p;
 	}
+	if (s->n_pipes[is_fifo])
+		qsort(s->pipes[is_fifo], s->n_pipes[is_fifo], sizeof(p), by_pipe_id);
 	return rc;
 }
 
 const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id)
 {
-	for (size_t i = 0; i < s->n_pipes[is_fifo]; i++)
-		if (s->pipes[is_fifo][i].entry->pipe_id == id)
-			return &s->pipes[is_fifo][i];
-	return NULL;
+	PipeDataEntry e = { .pipe_id = id };
+	const struct snapshot_pipe key = { .entry = &e };
+
+	return s->n_pipes[is_fifo] ? bsearch(&key, s->pipes[is_fifo], s->n_pipes[is_fifo],
+					     sizeof(key), by_pipe_id)
+				   : NULL;
 }
 
 int snapshot_memfd(const struct snapshot *s, uint64_t inode_id)

@@ -128,6 +128,12 @@ void program_end(struct program *p)
 	*p = (struct program){ 0 };
 }
 
+void program_reserve(struct program *p, uint32_t n)
+{
+	if (p->is_long && p->max - p->n < n)
+		flush(p);
+}
+
 struct call *program_call(struct program *p, const char *label, long nr, const uint64_t arg[6])
 {
 	if (p->n == p->max && p->is_long)

@@ -91,6 +91,12 @@ struct call *program_call(struct program *p, const char *label, long nr, const u
 
 /* Makes argument i of call c the value that stands at raddr when the call is made. */
 void call_load(struct call *c, int i, uint64_t raddr);
+/*
+ * The next n calls of a long program are run together: only then may one use the result of
+ * another. Room for data may still be asked for only before them.
+ */
+void program_reserve(struct program *p, uint32_t n);
+
 /* Makes argument i the result of an earlier call. */
 void call_use(const struct program *p, struct call *c, int i, const struct call *earlier);
 

@@ -52,6 +52,8 @@ struct dump_packet {
 struct dump_sockets {
 	struct unix_table table;
 	struct cuts cuts;
+	struct dump_unix **by_ino; /* all, when all are known */
+	size_t n;
 	struct dump_unix *first, *looked_into; /* newest first; those behind are done */
 	struct dump_packet *packets;
 	size_t n_packets;
@@ -304,7 +306,8 @@ static int look_into(struct dump *d, struct dump_sockets *s, const struct dump_u
 {
 	struct pollfd p = { .events = POLLIN };
 
-	if (u->entry->state == UNIX_LISTEN)
+	if (u->entry->state == UNIX_LISTEN ||
+	    (u->entry->type == SOCK_STREAM && !u->info->rqueue && u->entry->peer))
 		return 0;
 	autoclose int fd = task_fd(u->pid, u->fd);
 	if (fd < 0)
@@ -345,12 +348,29 @@ static int look_into_all(struct dump *d, struct dump_sockets *s)
 
 /* ---- peers ---- */
 
-static struct dump_unix *find(struct dump_sockets *s, uint32_t ino)
+static int by_ino(const void *a, const void *b)
+{
+	uint32_t x = (*(struct dump_unix *const *)a)->info->ino,
+		 y = (*(struct dump_unix *const *)b)->info->ino;
+
+	return (x > y) - (x < y);
+}
+
+static void make_index(struct dump *d, struct dump_sockets *s)
 {
 	for (struct dump_unix *u = s->first; u; u = u->next)
-		if (u->entry->ino == ino)
-			return u;
-	return NULL;
+		*ARENA_PUSH(&d->arena, s->by_ino, s->n) = u;
+	if (s->n)
+		qsort(s->by_ino, s->n, sizeof(*s->by_ino), by_ino);
+}
+
+static struct dump_unix *find(struct dump_sockets *s, uint32_t ino)
+{
+	const struct unix_info info = { .ino = ino };
+	struct dump_unix key = { .info = &info }, *p = &key;
+	struct dump_unix **found = bsearch(&p, s->by_ino, s->n, sizeof(p), by_ino);
+
+	return found ? *found : NULL;
 }
 
 static bool is_icon(const struct unix_info *listener, uint32_t ino)
@@ -512,6 +532,7 @@ int sockets_collect_end(struct dump *d)
 		return fail(errno, "map room for messages");
 	int rc = look_into_all(d, s);
 	(void)munmap(s->room, PEEK_ROOM);
+	make_index(d, s);
 	for (struct dump_unix *u = s->first; u && rc == 0; u = u->next) {
 		find_peer(d, s, u);
 		check_backlog(d, s, u);

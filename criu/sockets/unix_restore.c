@@ -42,6 +42,8 @@ struct restore_sockets {
 	struct restore_unix *sk;
 	size_t n;
 	struct cuts cuts;
+	struct restore_unix **listeners;
+	size_t n_listeners;
 	bool has_pairs; /* those that authors make are made */
 };
 
@@ -113,6 +115,9 @@ static struct restore_sockets *state(struct restore *r)
 		s->sk[i].peer = s->sk[i].e->peer ? find(s, s->sk[i].e->peer) : NULL;
 	for (size_t i = 0; i < s->n; i++)
 		s->sk[i].is_late = needs_author(r, &s->sk[i]);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->sk[i].e->state == UNIX_LISTEN && !(s->sk[i].e->uflags & UNIX_OUTSIDE))
+			*ARENA_PUSH(&r->arena, s->listeners, s->n_listeners) = &s->sk[i];
 	if (cuts_parse(r->opts, true, &s->cuts) < 0)
 		return NULL;
 	return r->sockets = s;
@@ -292,11 +297,10 @@ static bool same_name(const UnixSkEntry *a, const UnixSkEntry *b)
 static struct restore_unix *listener_of(const struct restore_sockets *s,
 					const struct restore_unix *u)
 {
-	for (size_t i = 0; i < s->n; i++) {
-		struct restore_unix *l = &s->sk[i];
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		struct restore_unix *l = s->listeners[i];
 
-		if (l->e->state == UNIX_LISTEN && !(l->e->uflags & UNIX_OUTSIDE) &&
-		    l->e->type == u->e->type && same_name(l->e, u->e))
+		if (l->e->type == u->e->type && same_name(l->e, u->e))
 			return l;
 	}
 	return NULL;
