@@ -733,6 +733,11 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 	const int room = 64 << 20;
 	int k = snapshot_file(&r->snapshot, p->entry->id_for);
 	struct restore_unix *u = find(r->sockets, r->snapshot.files[k]->usk->ino);
+	if (u->fd < 0) { /* --inherit-fd has given another one */
+		warn("unix socket %u: %u bytes that were unread are not put into the inherited one",
+		     u->e->ino, p->entry->length);
+		return 0;
+	}
 	struct restore_unix *source = find_source(r->sockets, p->entry, u);
 	struct sockaddr_un to;
 	socklen_t to_len = source ? address_of(u, &to) : 0;
