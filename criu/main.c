@@ -11,12 +11,14 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "cmd/commands.h"
+#include "rpc/rpc.h"
 #include "version.h"
 
 static const struct command {
 	const char *name;
 	int (*run)(const struct options *o); /* NULL: known, not supported by this version */
 	const char *help;
+	bool has_argument;
 } commands[] = {
 	{ "dump", cmd_dump, "checkpoint a process tree to images" },
 	{ "restore", cmd_restore, "restore a process tree from images" },
@@ -24,8 +26,9 @@ static const struct command {
 	{ "pre-dump", NULL, NULL },
 	{ "lazy-pages", NULL, NULL },
 	{ "page-server", NULL, NULL },
-	{ "service", NULL, NULL },
-	{ "swrk", NULL, NULL },
+	{ "service", cmd_service, "serve requests of other programs (RPC)" },
+	{ "swrk", cmd_swrk, "serve the requests of one program: criu swrk FD",
+	  .has_argument = true },
 	{ "dedup", NULL, NULL },
 	{ "cpuinfo", NULL, NULL },
 };
@@ -145,8 +148,8 @@ int main(int argc, char **argv)
 		return wrong_usage("unknown command: %s", o.command);
 	if (!c->run)
 		return wrong_usage("command %s is not supported by this version", o.command);
-	if (o.n_args)
-		return wrong_usage("excessive parameter: %s", o.args[0]);
+	if (o.n_args > c->has_argument)
+		return wrong_usage("excessive parameter: %s", o.args[c->has_argument]);
 	signal(SIGPIPE, SIG_IGN);
 	return run(c, &o);
 }

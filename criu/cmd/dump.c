@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "base/step.h"
+#include "cmd/actions.h"
 #include "cmd/commands.h"
 #include "cmd/stats.h"
 #include "files/files.h"
@@ -221,6 +222,25 @@ static int let_go(void *ctx)
 	return 0;
 }
 
+static int run_actions(struct dump *d, const char *stage)
+{
+	int rc = actions_run(d->opts, stage, d->images.fd, d->opts->tree);
+
+	if (rc > 0)
+		d->script_status = rc;
+	return rc > 0 ? -ECANCELED : rc;
+}
+
+static int before_dump(void *ctx)
+{
+	return run_actions(ctx, "pre-dump");
+}
+
+static int after_dump(void *ctx)
+{
+	return run_actions(ctx, "post-dump");
+}
+
 static const struct step dry_run_steps[] = {
 	{ "open-images", open_images, NULL },
 	{ "freeze", freeze, thaw },
@@ -244,6 +264,7 @@ static const struct step leave_running_steps[] = {
 
 static const struct step dump_steps[] = {
 	{ "open-images", open_images, NULL },
+	{ "pre-dump", before_dump, NULL },
 	{ "freeze", freeze, thaw },
 	{ "collect", collect_outside, NULL },
 	{ "ask", collect_inside, leave_tasks },
@@ -251,6 +272,7 @@ static const struct step dump_steps[] = {
 	{ "pages", save_pages, discard_images },
 	{ "images", write_images, NULL },
 	{ "inventory", write_inventory, NULL },
+	{ "post-dump", after_dump, NULL },
 	{ "let-go", let_go, NULL, .commits = true },
 };
 
@@ -258,7 +280,8 @@ static int run(struct dump *d)
 {
 	const struct options *o = d->opts;
 
-	if (o->leave_running && !o->dry_run)
+	/* Those who are told of the end want the tree to be still then. */
+	if (o->leave_running && !o->dry_run && !actions_any(o))
 		return steps_run("dump", leave_running_steps, ARRAY_SIZE(leave_running_steps), d);
 	if (!o->dry_run)
 		return steps_run("dump", dump_steps, ARRAY_SIZE(dump_steps), d);
@@ -294,5 +317,5 @@ int cmd_dump(const struct options *o)
 		info("Dumping finished successfully");
 	if (rc == 0)
 		status_tell_ready(o);
-	return rc < 0;
+	return rc < 0 && d.script_status ? d.script_status : rc < 0;
 }

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "base/step.h"
+#include "cmd/actions.h"
 #include "cmd/commands.h"
 #include "cmd/stats.h"
 #include "files/files.h"
@@ -34,7 +35,29 @@ static int load(void *ctx)
 	if (dir < 0)
 		return fail(errno, "images directory %s: open", r->opts->images_dir);
 	int rc = engine_init(&r->engine);
-	return rc < 0 ? rc : snapshot_load(&r->snapshot, dir);
+	if (rc == 0)
+		rc = snapshot_load(&r->snapshot, dir);
+	/* Scripts are told where the images are. */
+	r->images_fd = rc == 0 && actions_any(r->opts) ? take_fd(&dir) : -1;
+	return rc;
+}
+
+static int run_actions(struct restore *r, const char *stage)
+{
+	int pid = r->tasks ? r->tasks[0].pid : 0;
+	int rc = actions_run(r->opts, stage, r->images_fd, pid);
+
+	return rc > 0 ? -ECANCELED : rc;
+}
+
+static int before_restore(void *ctx)
+{
+	return run_actions(ctx, "pre-restore");
+}
+
+static int after_restore(void *ctx)
+{
+	return run_actions(ctx, "post-restore");
 }
 
 static struct restore_task *task_of(struct restore *r, int index)
@@ -294,6 +317,8 @@ static int let_go(void *ctx)
 {
 	struct restore *r = ctx;
 
+	if (run_actions(r, "pre-resume") < 0)
+		warn("the failure of stage pre-resume changes nothing");
 	task_let_go(r, r->opts->leave_stopped);
 	files_forget_links(r);
 	r->stats.restore_us = now_us() - r->start_us;
@@ -303,6 +328,7 @@ static int let_go(void *ctx)
 static const struct step restore_steps[] = {
 	{ "load", load, NULL },
 	{ "plan", plan, NULL },
+	{ "pre-restore", before_restore, NULL },
 	{ "files", open_files, clean_files },
 	{ "create", create_tree, kill_tree },
 	{ "late-files", open_late_files, NULL },
@@ -312,6 +338,7 @@ static const struct step restore_steps[] = {
 	{ "threads", threads, NULL },
 	{ "registers", registers, NULL },
 	{ "owners", set_owners, NULL },
+	{ "post-restore", after_restore, NULL },
 	{ "pidfile", write_pidfile, remove_pidfile },
 	{ "let-go", let_go, NULL, .commits = true },
 };
@@ -329,20 +356,27 @@ static void wait_for_tree(void)
 
 int cmd_restore(const struct options *o)
 {
-	struct restore r = { .opts = o, .start_us = now_us() };
+	struct restore r = { .opts = o, .start_us = now_us(), .images_fd = -1 };
 
 	if (o->tree)
 		warn("--tree has no meaning at restore and is ignored");
 	int rc = steps_run("restore", restore_steps, ARRAY_SIZE(restore_steps), &r);
 	if (rc == 0 && stats_write_restore(&r) < 0)
 		warn("the restored tree runs, but its statistics could not be written");
+	int pid = rc == 0 ? r.tasks[0].pid : 0;
 	snapshot_done(&r.snapshot);
 	arena_done(&r.arena);
 	if (rc < 0) {
+		own_close(&r.images_fd);
 		error("Restoring FAILED.");
 		return 1;
 	}
+	if (rc == 0 && actions_run(o, "post-resume", r.images_fd, pid) != 0)
+		warn("the failure of stage post-resume changes nothing");
+	own_close(&r.images_fd);
 	info("Restore finished successfully. Tasks resumed.");
+	if (o->outcome)
+		o->outcome->pid = pid;
 	status_tell_ready(o);
 	if (!o->detach)
 		wait_for_tree();

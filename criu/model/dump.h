@@ -92,6 +92,7 @@ struct dump {
 	struct dump_stats stats;
 	size_t n_cpus; /* online */
 	uint64_t held_bytes;
+	int script_status; /* of an action script that failed; it becomes the exit status */
 	uint64_t freeze_start_us;
 };
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/io.h"
 #include "base/own.h"
 #include "model/options.h"
 
@@ -19,6 +22,7 @@ enum kind {
 	NUMBER,
 	SIZE,
 	STRING,
+	CONFIG,
 	LIST,
 	INODES,
 	CHOICE,
@@ -100,25 +104,43 @@ static void short_options(char *out)
 	*out = '\0';
 }
 
-static bool bad(const struct row *r, const char *value)
+/* Where the reason of a refusal goes. */
+struct reason {
+	char *text;
+	size_t size;
+};
+
+static bool refused(const struct reason *why, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+static bool refused(const struct reason *why, const char *fmt, ...)
 {
-	fprintf(stderr, "criu: invalid argument for --%s: %s\n", r->name, value);
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why->text, why->size, fmt, args);
+	va_end(args);
 	return false;
 }
 
-static bool set_number(const struct row *r, const char *value, int *out)
+static bool bad(const struct row *r, const char *value, const struct reason *why)
+{
+	return refused(why, "invalid argument for --%s: %s", r->name, value ? value : "none");
+}
+
+static bool set_number(const struct row *r, const char *value, int *out, const struct reason *why)
 {
 	char *end;
 
 	long n = strtol(value, &end, 10);
 	if (end == value || *end || n < r->lowest || n > r->highest)
-		return bad(r, value);
+		return bad(r, value, why);
 	*out = n;
 	return true;
 }
 
 /* Bytes, or with a suffix KiB, MiB, GiB. */
-static bool set_size(const struct row *r, const char *value, uint64_t *out)
+static bool set_size(const struct row *r, const char *value, uint64_t *out,
+		     const struct reason *why)
 {
 	static const char suffixes[] = "KMG";
 	char *end;
@@ -132,22 +154,22 @@ static bool set_size(const struct row *r, const char *value, uint64_t *out)
 		end++;
 	}
 	if (end == value || *end || errno || value[0] == '-' || n > UINT64_MAX >> shift)
-		return bad(r, value);
+		return bad(r, value, why);
 	*out = n << shift;
 	return true;
 }
 
-static bool add_to_list(const struct row *r, const char *value, struct option_list *out)
+static bool add_to_list(const struct row *r, const char *value, struct option_list *out,
+			const struct reason *why)
 {
 	if (out->n == OPTION_LIST_MAX) {
-		fprintf(stderr, "criu: --%s: more than %d of them\n", r->name, OPTION_LIST_MAX);
-		return false;
+		return refused(why, "--%s: more than %d of them", r->name, OPTION_LIST_MAX);
 	}
 	out->item[out->n++] = value;
 	return true;
 }
 
-static bool set_choice(const struct row *r, const char *value, int *out)
+static bool set_choice(const struct row *r, const char *value, int *out, const struct reason *why)
 {
 	const char *p = r->argument;
 
@@ -160,11 +182,12 @@ static bool set_choice(const struct row *r, const char *value, int *out)
 		}
 		p += len + (p[len] == '|');
 	}
-	return bad(r, value);
+	return bad(r, value, why);
 }
 
 /* -v adds one, -vvv counts the letters, -v3 sets. */
-static bool set_verbosity(const struct row *r, const char *value, int *out)
+static bool set_verbosity(const struct row *r, const char *value, int *out,
+			  const struct reason *why)
 {
 	if (!value) {
 		*out = min(*out + 1, r->highest);
@@ -174,22 +197,22 @@ static bool set_verbosity(const struct row *r, const char *value, int *out)
 		*out = min((int)strlen(value) + 1, r->highest);
 		return true;
 	}
-	return set_number(r, value, out);
+	return set_number(r, value, out, why);
 }
 
-static bool close_fd(const struct row *r, const char *value)
+static bool close_fd(const struct row *r, const char *value, const struct reason *why)
 {
 	int fd;
 
-	if (!set_number(r, value, &fd))
+	if (!set_number(r, value, &fd, why))
 		return false;
 	if (close(fd) == 0)
 		return true;
-	fprintf(stderr, "criu: --close %d: no such descriptor is open\n", fd);
-	return false;
+	return refused(why, "--close %d: no such descriptor is open", fd);
 }
 
-static bool apply(const struct row *r, bool on, const char *value, struct options *o)
+static bool apply(const struct row *r, bool on, const char *value, struct options *o,
+		  const struct reason *why)
 {
 	void *out = (char *)o + r->offset;
 
@@ -200,27 +223,27 @@ static bool apply(const struct row *r, bool on, const char *value, struct option
 		return true;
 	case PID:
 	case NUMBER:
-		return set_number(r, value, out);
+		return set_number(r, value, out, why);
 	case STRING:
+	case CONFIG:
 		*(const char **)out = value;
 		return true;
 	case SIZE:
-		return set_size(r, value, out);
+		return set_size(r, value, out, why);
 	case LIST:
 	case INODES:
-		return add_to_list(r, value, out);
+		return add_to_list(r, value, out, why);
 	case CHOICE:
-		return set_choice(r, value, out);
+		return set_choice(r, value, out, why);
 	case VERBOSITY:
-		return set_verbosity(r, value, out);
+		return set_verbosity(r, value, out, why);
 	case CLOSE:
-		return close_fd(r, value);
+		return close_fd(r, value, why);
 	case HELP:
 	case VERSION_:
 		return true;
 	case LATER:
-		fprintf(stderr, "criu: option --%s is not supported by this version\n", r->name);
-		return false;
+		return refused(why, "option --%s is not supported by this version", r->name);
 	}
 	return false;
 }
@@ -256,6 +279,8 @@ static bool wants_help(int argc, char **argv)
 static enum options_result parse_all(int argc, char **argv, const char *letters,
 				     const struct option *longs, struct options *o)
 {
+	char text[256];
+	const struct reason why = { text, sizeof(text) };
 	int value;
 
 	optind = 1;
@@ -266,26 +291,195 @@ static enum options_result parse_all(int argc, char **argv, const char *letters,
 			return OPTIONS_VERSION;
 		if (r && r->kind == INODES && !optarg && is_inodes(argv[optind]))
 			optarg = argv[optind++];
-		if (!r || !apply(r, value < NO_TWIN, optarg, o))
+		if (!r)
 			return OPTIONS_BAD;
+		if (!apply(r, value < NO_TWIN, optarg, o, &why)) {
+			fprintf(stderr, "criu: %s\n", why.text);
+			return OPTIONS_BAD;
+		}
 	}
 	return OPTIONS_OK;
 }
 
-enum options_result options_parse(int argc, char **argv, struct options *ret)
+struct options options_default(void)
 {
-	struct options o = {
+	return (struct options){
 		.images_dir = ".",
 		.verbosity = 2,
 		.timeout = 10,
 		.status_fd = -1,
 		.file_validation = VALIDATE_BUILDID,
 		.ghost_limit = 1 << 20,
+		.default_config = true,
+		.service_fd = -1,
 	};
+}
+
+/* A row by its long name, or by "no-" and that. */
+static const struct row *row_named(const char *name, bool *ret_on)
+{
+	for (int no = 0; no < 2; no++) {
+		*ret_on = !no;
+		for (size_t i = 0; i < N_ROWS; i++)
+			if (!strcmp(rows[i].name, name) && (!no || has_twin(&rows[i])))
+				return &rows[i];
+		if (strncmp(name, "no-", 3))
+			break;
+		name += 3;
+	}
+	return NULL;
+}
+
+bool options_apply(struct options *o, const char *name, const char *value, char *error, size_t size)
+{
+	const struct reason why = { error, size };
+	bool on;
+	const struct row *r = row_named(name, &on);
+
+	if (!r || r->kind == HELP || r->kind == VERSION_ || r->kind == CLOSE)
+		return refused(&why, "there is no option %s", name);
+	if (r->kind != LATER && !r->argument && value)
+		return refused(&why, "option %s takes no value", name);
+	if (r->kind != LATER && argument_of(r) == required_argument && !value)
+		return refused(&why, "option %s needs a value", name);
+	return apply(r, on, value, o, &why);
+}
+
+/* Ends the text at blanks or a comment. Returns what follows, or NULL. */
+static char *cut_word(char *p)
+{
+	char *end = p + strcspn(p, " \t#");
+
+	if (!*end)
+		return NULL;
+	bool is_comment = *end == '#';
+	*end = '\0';
+	return is_comment ? NULL : end + 1;
+}
+
+/* A value in double quotes, in which only \" is another quote. Returns what follows, or NULL. */
+static char *unquote(char *p)
+{
+	char *out = p;
+
+	for (p++; *p && *p != '"'; p++) {
+		if (p[0] == '\\' && p[1] == '"')
+			p++;
+		*out++ = *p;
+	}
+	if (!*p)
+		return NULL;
+	*out = '\0';
+	return p + 1;
+}
+
+static bool is_end(const char *p)
+{
+	p += strspn(p, " \t");
+	return !*p || *p == '#';
+}
+
+static bool apply_line(struct options *o, char *line, char *error, size_t size)
+{
+	const struct reason why = { error, size };
+	char *name = line + strspn(line, " \t"), *value, *rest;
+
+	if (is_end(name))
+		return true;
+	value = cut_word(name);
+	if (value)
+		value += strspn(value, " \t");
+	if (!value || is_end(value))
+		return options_apply(o, name, NULL, error, size);
+	bool is_quoted = *value == '"';
+	rest = is_quoted ? unquote(value) : cut_word(value);
+	if (is_quoted && !rest)
+		return refused(&why, "a quote without its end");
+	if (rest && !is_end(rest))
+		return refused(&why, "more than one value for %s", name);
+	return options_apply(o, name, value, error, size);
+}
+
+int options_read_config(struct options *o, const char *path, char *error, size_t size)
+{
+	char *text = NULL, why[160];
+	ssize_t len = read_file_at(AT_FDCWD, path, &text);
+	int number = 0;
+
+	if (len == -ENOENT || len == -ENOTDIR)
+		return 0;
+	if (len < 0) {
+		snprintf(error, size, "config file %s: %s", path, strerror(-len));
+		return -1;
+	}
+	for (char *line = text, *next; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		number++;
+		if (apply_line(o, line, why, sizeof(why)))
+			continue;
+		snprintf(error, size, "config file %s, line %d: %s", path, number, why);
+		return -1;
+	}
+	return 1; /* options point into the text */
+}
+
+static bool read_config(struct options *o, const char *path, bool must_exist)
+{
+	char error[512];
+	int rc = options_read_config(o, path, error, sizeof(error));
+
+	if (rc < 0)
+		fprintf(stderr, "criu: %s\n", error);
+	if (rc == 0 && must_exist)
+		fprintf(stderr, "criu: config file %s: %s\n", path, strerror(ENOENT));
+	return rc > 0 || (rc == 0 && !must_exist);
+}
+
+/* --config FILE, --config=FILE; before the options themselves, which win over files. */
+static const char *config_in(int argc, char **argv, bool *ret_default)
+{
+	const char *config = NULL;
+
+	*ret_default = true;
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--no-default-config"))
+			*ret_default = false;
+		else if (!strcmp(argv[i], "--config") && i + 1 < argc)
+			config = argv[++i];
+		else if (!strncmp(argv[i], "--config=", 9))
+			config = argv[i] + 9;
+	}
+	return config;
+}
+
+static bool read_configs(int argc, char **argv, struct options *o)
+{
+	bool wants_default;
+	const char *config = config_in(argc, argv, &wants_default), *home = getenv("HOME"),
+		   *named = getenv("CRIU_CONFIG_FILE");
+	char path[4096];
+
+	if (wants_default && !config && !read_config(o, "/etc/criu/default.conf", false))
+		return false;
+	snprintf(path, sizeof(path), "%s/.criu/default.conf", home ? home : "");
+	if (wants_default && !config && home && !read_config(o, path, false))
+		return false;
+	if (named && !read_config(o, named, false))
+		return false;
+	return !config || read_config(o, config, true);
+}
+
+enum options_result options_parse(int argc, char **argv, struct options *ret)
+{
+	struct options o = options_default();
 	char letters[3 * N_ROWS + 1];
 
 	if (wants_help(argc, argv))
 		return OPTIONS_HELP;
+	if (!read_configs(argc, argv, &o))
+		return OPTIONS_BAD;
 	short_options(letters);
 	struct option *longs = long_options();
 	enum options_result result = parse_all(argc, argv, letters, longs, &o);

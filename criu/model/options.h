@@ -21,6 +21,16 @@ struct option_list {
 	size_t n;
 };
 
+/* Who is told of the stages of a dump or restore, before the scripts. Returns 0, or an error. */
+struct listener {
+	int (*tell)(struct listener *l, const char *stage, int pid);
+};
+
+/* What a command has to say besides its status. */
+struct outcome {
+	int pid; /* of the restored root */
+};
+
 struct options {
 	const char *command;
 	char **args; /* behind the command; NULL-terminated */
@@ -49,6 +59,13 @@ struct options {
 	struct option_list inherit_fd;
 	struct option_list ext_unix_sk; /* NULL: given without a number */
 	struct option_list external;
+	struct option_list action_script;
+	const char *config;
+	bool default_config;
+	const char *address;
+	struct listener *listener; /* of an RPC client; NULL: none */
+	struct outcome *outcome;   /* NULL: nobody asks */
+	int service_fd;		   /* our end of the connection to the client; -1: none */
 };
 
 enum options_result {
@@ -63,6 +80,23 @@ enum options_result {
  * --help anywhere wins. Descriptors given to --close are closed here.
  */
 enum options_result options_parse(int argc, char **argv, struct options *ret);
+
+/* What holds before any option is looked at. */
+struct options options_default(void);
+
+/*
+ * Applies one option by its long name, as in a config file or a request. value may be NULL.
+ * Returns false if it is not known, not supported, or wrong: *ret_error says why (in a buffer of
+ * size bytes).
+ */
+bool options_apply(struct options *o, const char *name, const char *value, char *error,
+		   size_t size);
+
+/*
+ * Applies a config file: lines of an option's name and its value. Returns 1, 0 if there is no such
+ * file, -1 after an error that error tells with file and line. Strings stay allocated.
+ */
+int options_read_config(struct options *o, const char *path, char *error, size_t size);
 
 /* Prints the options, one line each, to stdout. */
 void options_help(void);

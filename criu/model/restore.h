@@ -78,6 +78,7 @@ struct restore {
 	bool has_pidfile;
 	struct restore_stats stats;
 	uint64_t start_us;
+	int images_fd;
 };
 
 #endif

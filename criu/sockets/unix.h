@@ -12,6 +12,8 @@ enum { UNIX_ESTABLISHED = 1, UNIX_UNCONNECTED = 7, UNIX_LISTEN = 10 };
 
 /* unix_sk_entry.uflags: it is outside of the tree, and has its entry for its name. */
 #define UNIX_OUTSIDE 1
+/* It led to the service that dumped: the answer waits in it when it is restored. */
+#define UNIX_SERVICE 2
 
 #define UNIX_NAME_MAX 108 /* bytes of sun_path; the kernel puts a zero byte behind a full one */
 

@@ -469,6 +469,36 @@ static void report_cut(const struct dump_unix *u, const struct unix_info *peer)
 		     u->fd, u->info->wqueue, unix_name(&name).s);
 }
 
+/*
+ * The connection over which a task asked to be dumped. Restored, it has the answer in it, and no
+ * peer: `restored` tells the task which of both it is.
+ */
+static void add_answer(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
+{
+	CriuResp resp = CRIU_RESP__INIT;
+	CriuDumpResp dump = CRIU_DUMP_RESP__INIT;
+	SkPacketEntry *e = MESSAGE(&d->arena, SkPacketEntry, sk_packet_entry);
+
+	resp.type = CRIU_REQ_TYPE__DUMP;
+	resp.success = true;
+	resp.dump = &dump;
+	dump.has_restored = dump.restored = true;
+	e->id_for = u->entry->id;
+	e->length = criu_resp__get_packed_size(&resp);
+	uint8_t *data = arena_alloc(&d->arena, e->length);
+	criu_resp__pack(&resp, data);
+	*ARENA_PUSH(&d->arena, s->packets, s->n_packets) = (struct dump_packet){ e, data };
+	u->entry->uflags = UNIX_SERVICE;
+	u->entry->peer = 0;
+}
+
+static bool is_service(const struct dump *d, uint32_t ino)
+{
+	struct stat st;
+
+	return d->opts->service_fd >= 0 && fstat(d->opts->service_fd, &st) == 0 && st.st_ino == ino;
+}
+
 static void look_outside(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
 {
 	const struct unix_info *peer = unix_table_find(&s->table, u->entry->peer);
@@ -478,6 +508,10 @@ static void look_outside(struct dump *d, struct dump_sockets *s, struct dump_uni
 
 	if (cut)
 		cut->is_used = true;
+	if (is_service(d, u->entry->peer)) {
+		add_answer(d, s, u);
+		return;
+	}
 	if (!peer || (!cut && !is_plain)) {
 		block(d, u, peer);
 		return;

@@ -312,17 +312,29 @@ static void say_queue(struct looks *l, int at)
 	setsockopt(k->fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off));
 }
 
+/* Sockets may be on their way in each other. */
+static bool is_seen(const struct looks *l, int at)
+{
+	int i;
+
+	for (i = 0; i < at; i++)
+		if (l->all[i].dev == l->all[at].dev && l->all[i].ino == l->all[at].ino)
+			return true;
+	return false;
+}
+
 static void say_socket(struct looks *l, int at)
 {
 	struct look *k = &l->all[at];
 	int unread = -1;
 
-	ioctl(k->fd, SIOCINQ, &unread);
+	ioctl(k->fd, FIONREAD, &unread);
 	say(k, " type=%ld listens=%ld sndbuf=%ld rcvbuf=%ld unread=%d",
 	    option(k->fd, SO_TYPE), option(k->fd, SO_ACCEPTCONN), option(k->fd, SO_SNDBUF),
 	    option(k->fd, SO_RCVBUF), unread);
 	say_names(k);
-	say_queue(l, at);
+	if (!is_seen(l, at))
+		say_queue(l, at);
 }
 
 /* ---- all of a process ---- */

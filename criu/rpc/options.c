@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Fields of criu_opts become options by the table of all options: most have the name of their
+ * option, with '_' for '-'. The rest is listed here: other names, and fields that are more than one
+ * value.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/own.h"
+#include "rpc/rpc.h"
+
+/* Fields with a name of their own. NULL: looked at below, or of no consequence. */
+static const struct {
+	const char *field, *option;
+} names[] = {
+	{ "images_dir_fd", NULL },
+	{ "images_dir", NULL },
+	{ "work_dir_fd", NULL },
+	{ "pid", NULL },
+	{ "notify_scripts", NULL },
+	{ "inherit_fd", NULL },
+	{ "unix_sk_ino", NULL },
+	{ "config_file", NULL },
+	{ "log_to_stderr", NULL },
+	{ "log_file", NULL },
+	{ "status_fd", NULL },
+	{ "orphan_pts_master", NULL }, /* only asks to be told of it */
+	{ "log_level", "verbosity" },
+	{ "rst_sibling", "restore-sibling" },
+	{ "tcp_skip_in_flight", "skip-in-flight" },
+	{ "parent_img", "prev-images-dir" },
+	{ "ps", "page-server" },
+	{ "veths", "veth-pair" },
+	{ "ext_mnt", "ext-mount-map" },
+	{ "auto_ext_mnt", "ext-mount-map" },
+	{ "ext_sharing", "enable-external-sharing" },
+	{ "ext_masters", "enable-external-masters" },
+	{ "cg_root", "cgroup-root" },
+	{ "manage_cgroups_mode", "manage-cgroups" },
+	{ "irmap_scan_paths", "irmap-scan-path" },
+	{ "pidfd_store_sk", "track-mem" },
+};
+
+/* Sets the option of a field. Returns false if it has none of its own. */
+static bool option_of(const char *field, char *name, size_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(names[i].field, field))
+			continue;
+		if (names[i].option)
+			snprintf(name, size, "%s", names[i].option);
+		return names[i].option;
+	}
+	snprintf(name, size, "%s", field);
+	for (char *p = name; *p; p++)
+		if (*p == '_')
+			*p = '-';
+	return true;
+}
+
+static const void *member(const CriuOpts *o, size_t offset)
+{
+	return (const char *)o + offset;
+}
+
+/* How often the field is there. */
+static size_t count(const CriuOpts *o, const ProtobufCFieldDescriptor *f)
+{
+	if (f->label == PROTOBUF_C_LABEL_REPEATED)
+		return *(const size_t *)member(o, f->quantifier_offset);
+	if (f->label == PROTOBUF_C_LABEL_REQUIRED)
+		return 1;
+	if (f->type == PROTOBUF_C_TYPE_STRING || f->type == PROTOBUF_C_TYPE_MESSAGE)
+		return *(const void *const *)member(o, f->offset) != NULL;
+	return *(const protobuf_c_boolean *)member(o, f->quantifier_offset);
+}
+
+static bool apply(struct options *o, const char *name, const char *value, char *error, size_t size)
+{
+	return options_apply(o, name, value, error, size);
+}
+
+/* A number as text that lives as long as the process: options keep pointers. */
+static char *text_of(long long n)
+{
+	char *text = xmalloc(24);
+
+	snprintf(text, 24, "%lld", n);
+	return text;
+}
+
+static bool apply_scalar(struct options *o, const CriuOpts *req, const ProtobufCFieldDescriptor *f,
+			 const char *name, char *error, size_t size)
+{
+	char no[80];
+
+	switch (f->type) {
+	case PROTOBUF_C_TYPE_BOOL:
+		if (*(const protobuf_c_boolean *)member(req, f->offset))
+			return apply(o, name, NULL, error, size);
+		snprintf(no, sizeof(no), "no-%s", name);
+		(void)apply(o, no, NULL, error, size); /* not every switch can be off */
+		return true;
+	case PROTOBUF_C_TYPE_STRING:
+		return apply(o, name, *(const char *const *)member(req, f->offset), error, size);
+	case PROTOBUF_C_TYPE_UINT32:
+		return apply(o, name, text_of(*(const uint32_t *)member(req, f->offset)), error,
+			     size);
+	case PROTOBUF_C_TYPE_INT32:
+		return apply(o, name, text_of(*(const int32_t *)member(req, f->offset)), error,
+			     size);
+	default:
+		return apply(o, name, "", error, size);
+	}
+}
+
+static bool apply_field(struct options *o, const CriuOpts *req, const ProtobufCFieldDescriptor *f,
+			char *error, size_t size)
+{
+	size_t n = count(req, f);
+	char name[64];
+
+	if (!n || !option_of(f->name, name, sizeof(name)))
+		return true;
+	if (f->label != PROTOBUF_C_LABEL_REPEATED)
+		return apply_scalar(o, req, f, name, error, size);
+	for (size_t i = 0; i < n; i++) {
+		const char *value = f->type == PROTOBUF_C_TYPE_STRING
+					    ? (*(char *const *const *)member(req, f->offset))[i]
+					    : "";
+
+		if (!apply(o, name, value, error, size))
+			return false;
+	}
+	return true;
+}
+
+static bool apply_lists(struct options *o, const CriuOpts *req, char *error, size_t size)
+{
+	for (size_t i = 0; i < req->n_inherit_fd; i++) {
+		const InheritFd *e = req->inherit_fd[i];
+		size_t room = strlen(e->key) + 32;
+		char *text = xmalloc(room);
+
+		snprintf(text, room, "fd[%d]:%s", e->fd, e->key);
+		if (!apply(o, "inherit-fd", text, error, size))
+			return false;
+	}
+	for (size_t i = 0; i < req->n_unix_sk_ino; i++)
+		if (!apply(o, "ext-unix-sk", text_of(req->unix_sk_ino[i]->inode), error, size))
+			return false;
+	return true;
+}
+
+static char *path_of_fd(const struct client *c, int fd)
+{
+	char *path = xmalloc(64);
+
+	snprintf(path, 64, "/proc/%d/fd/%d", c->pid, fd);
+	return path;
+}
+
+static bool put_places(const struct client *c, const CriuOpts *req, struct options *o, char *error,
+		       size_t size)
+{
+	if (req->images_dir_fd != -1)
+		o->images_dir = path_of_fd(c, req->images_dir_fd);
+	else if (req->images_dir)
+		o->images_dir = req->images_dir;
+	else
+		return snprintf(error, size, "neither images_dir_fd nor images_dir is given"),
+		       false;
+	o->work_dir = req->has_work_dir_fd ? path_of_fd(c, req->work_dir_fd) : o->images_dir;
+	if (req->log_file && strchr(req->log_file, '/'))
+		return snprintf(error, size, "log_file %s: it may not contain a slash",
+				req->log_file),
+		       false;
+	o->log_file = req->log_to_stderr ? NULL : req->log_file;
+	if (req->has_status_fd) {
+		o->status_fd = -1;
+		return snprintf(error, size, "status_fd is obsolete; use notifications"), false;
+	}
+	return true;
+}
+
+int request_options(const struct client *c, const CriuOpts *req, struct options *ret, char *error,
+		    size_t size)
+{
+	const ProtobufCMessageDescriptor *d = &criu_opts__descriptor;
+
+	*ret = *c->base;
+	ret->detach = true;
+	ret->verbosity = 2;
+	if (!c->is_worker && (req->n_inherit_fd || req->rst_sibling)) {
+		snprintf(error, size, "inherit_fd and rst_sibling are for criu swrk only");
+		return -EBADRQC;
+	}
+	for (unsigned i = 0; i < d->n_fields; i++)
+		if (!apply_field(ret, req, &d->fields[i], error, size))
+			return -EBADRQC;
+	if (!apply_lists(ret, req, error, size) || !put_places(c, req, ret, error, size))
+		return -EBADRQC;
+	if (req->config_file && options_read_config(ret, req->config_file, error, size) < 0)
+		return -EBADRQC;
+	ret->tree = req->has_pid ? req->pid : 0;
+	return 0;
+}

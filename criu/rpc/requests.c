@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What each request does. A table says which there are, which may leave the connection open, and
+ * who serves them; a request outside of it gets EMPTY.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "cmd/commands.h"
+#include "rpc/rpc.h"
+#include "version.h"
+
+/* A request while it is served. */
+struct request {
+	struct client *client;
+	const CriuReq *req;
+	CriuResp resp;
+	char error[512];
+	struct options options;
+};
+
+/* Tells the client of stages, which it has to acknowledge. */
+struct teller {
+	struct listener listener;
+	const struct client *client;
+};
+
+static int failed(struct request *q, int err)
+{
+	q->resp.success = false;
+	q->resp.has_cr_errno = err != 0;
+	q->resp.cr_errno = err;
+	if (!q->error[0])
+		snprintf(q->error, sizeof(q->error), "%s", log_first_error());
+	q->resp.cr_errmsg = q->error[0] ? q->error : NULL;
+	return -1;
+}
+
+static bool tells_pid(const char *stage)
+{
+	return !strcmp(stage, "setup-namespaces") || !strcmp(stage, "post-restore");
+}
+
+static int tell(struct listener *l, const char *stage, int pid)
+{
+	const struct teller *t = container_of(l, struct teller, listener);
+	CriuResp resp = CRIU_RESP__INIT;
+	CriuNotify notify = CRIU_NOTIFY__INIT;
+	CriuReq *answer = NULL;
+
+	resp.type = CRIU_REQ_TYPE__NOTIFY;
+	resp.success = true;
+	resp.notify = &notify;
+	notify.script = (char *)stage;
+	notify.has_pid = pid && tells_pid(stage);
+	notify.pid = pid;
+	int rc = client_send(t->client, &resp);
+	if (rc == 0)
+		rc = client_receive(t->client, &answer);
+	if (rc <= 0)
+		return refuse(ECONNRESET, "the client went away at stage %s", stage);
+	bool is_good = answer->type == CRIU_REQ_TYPE__NOTIFY && answer->notify_success;
+	criu_req__free_unpacked(answer, NULL);
+	return is_good ? 0
+		       : refuse(ECANCELED, "the client answered stage %s with a failure", stage);
+}
+
+/* The image directory of a request, and where the log goes. */
+static int enter(struct request *q)
+{
+	struct options *o = &q->options;
+	struct stat st;
+
+	if (stat(o->images_dir, &st) < 0 || !S_ISDIR(st.st_mode))
+		return snprintf(q->error, sizeof(q->error), "images directory %s: %s",
+				o->images_dir, strerror(S_ISDIR(st.st_mode) ? errno : ENOTDIR)),
+		       -1;
+	/* It is looked at again when we have left: by a name that leads there from anywhere. */
+	char *real = realpath(o->images_dir, NULL);
+	if (strncmp(o->images_dir, "/proc/", 6) && real)
+		o->images_dir = real;
+	if (chdir(o->work_dir) < 0)
+		return snprintf(q->error, sizeof(q->error), "work directory %s: %s", o->work_dir,
+				strerror(errno)),
+		       -1;
+	log_done();
+	int rc = log_init(o->log_file, o->verbosity);
+	if (rc < 0)
+		return snprintf(q->error, sizeof(q->error), "log file %s: %s", o->log_file,
+				strerror(-rc)),
+		       -1;
+	return 0;
+}
+
+static int prepare(struct request *q)
+{
+	if (!q->req->opts)
+		return snprintf(q->error, sizeof(q->error), "the request has no options"),
+		       failed(q, EBADRQC);
+	if (request_options(q->client, q->req->opts, &q->options, q->error, sizeof(q->error)) < 0 ||
+	    enter(q) < 0)
+		return failed(q, EBADRQC);
+	q->options.service_fd = q->client->fd;
+	return 0;
+}
+
+/* Of what went wrong, the two that callers look at. */
+static int errno_of_failure(void)
+{
+	const char *text = log_first_error();
+
+	if (strstr(text, "no such process") || strstr(text, "No such process"))
+		return ESRCH;
+	return strstr(text, "is in use") || strstr(text, "File exists") ? EEXIST : 0;
+}
+
+static int run(struct request *q, int (*command)(const struct options *o))
+{
+	struct teller teller = { .listener = { tell }, .client = q->client };
+
+	if (q->req->opts->notify_scripts)
+		q->options.listener = &teller.listener;
+	int status = command(&q->options);
+	q->options.listener = NULL;
+	return status ? failed(q, errno_of_failure()) : 0;
+}
+
+static int serve_dump(struct request *q)
+{
+	CriuDumpResp *dump = xmalloc(sizeof(*dump));
+
+	criu_dump_resp__init(dump);
+	if (prepare(q) < 0)
+		return -1;
+	if (!q->options.tree)
+		q->options.tree = q->client->pid;
+	dump->has_restored = true;
+	q->resp.dump = dump;
+	return run(q, cmd_dump);
+}
+
+static int serve_restore(struct request *q)
+{
+	CriuRestoreResp *restore = xmalloc(sizeof(*restore));
+	struct outcome outcome = { .pid = -1 };
+
+	criu_restore_resp__init(restore);
+	restore->pid = -1;
+	q->resp.restore = restore;
+	if (prepare(q) < 0)
+		return -1;
+	q->options.outcome = &outcome;
+	int rc = run(q, cmd_restore);
+	restore->pid = outcome.pid;
+	return rc;
+}
+
+static int serve_check(struct request *q)
+{
+	if (q->req->opts && (q->req->opts->images_dir_fd != -1 || q->req->opts->images_dir) &&
+	    prepare(q) < 0)
+		return -1;
+	return cmd_check(&q->options) ? failed(q, 0) : 0;
+}
+
+/* The features are of options that this version has not: none of them is there. */
+static int serve_features(struct request *q)
+{
+	CriuFeatures *f = xmalloc(sizeof(*f));
+
+	criu_features__init(f);
+	f->has_mem_track = f->has_lazy_pages = f->has_pidfd_store = true;
+	q->resp.features = f;
+	return q->req->features ? 0 : failed(q, 0);
+}
+
+static int serve_version(struct request *q)
+{
+	CriuVersion *v = xmalloc(sizeof(*v));
+	char *rest;
+
+	criu_version__init(v);
+	v->major_number = strtol(VERSION, &rest, 10);
+	v->minor_number = *rest == '.' ? strtol(rest + 1, &rest, 10) : 0;
+	if (*rest == '.') {
+		v->has_sublevel = true;
+		v->sublevel = strtol(rest + 1, NULL, 10);
+	}
+	v->gitid = GITID[0] ? GITID : NULL;
+	q->resp.version = v;
+	return 0;
+}
+
+static int serve_wait(struct request *q)
+{
+	int status;
+
+	if (!q->req->has_pid || waitpid(q->req->pid, &status, 0) < 0)
+		return snprintf(q->error, sizeof(q->error), "pid %u: wait for it: %s", q->req->pid,
+				strerror(q->req->has_pid ? errno : EINVAL)),
+		       failed(q, q->req->has_pid ? errno : EINVAL);
+	q->resp.has_status = true;
+	q->resp.status = status;
+	return 0;
+}
+
+static int serve_later(struct request *q)
+{
+	snprintf(q->error, sizeof(q->error), "this request is not supported by this version");
+	return failed(q, ENOTSUP);
+}
+
+static const struct {
+	CriuReqType type, answer;
+	int (*serve)(struct request *q);
+	bool may_stay_open;
+} table[] = {
+	{ CRIU_REQ_TYPE__DUMP, CRIU_REQ_TYPE__DUMP, serve_dump, false },
+	{ CRIU_REQ_TYPE__RESTORE, CRIU_REQ_TYPE__RESTORE, serve_restore, false },
+	{ CRIU_REQ_TYPE__CHECK, CRIU_REQ_TYPE__CHECK, serve_check, false },
+	{ CRIU_REQ_TYPE__FEATURE_CHECK, CRIU_REQ_TYPE__FEATURE_CHECK, serve_features, true },
+	{ CRIU_REQ_TYPE__VERSION, CRIU_REQ_TYPE__VERSION, serve_version, true },
+	{ CRIU_REQ_TYPE__WAIT_PID, CRIU_REQ_TYPE__WAIT_PID, serve_wait, false },
+	{ CRIU_REQ_TYPE__PRE_DUMP, CRIU_REQ_TYPE__PRE_DUMP, serve_later, false },
+	{ CRIU_REQ_TYPE__SINGLE_PRE_DUMP, CRIU_REQ_TYPE__SINGLE_PRE_DUMP, serve_later, false },
+	{ CRIU_REQ_TYPE__PAGE_SERVER, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
+	{ CRIU_REQ_TYPE__PAGE_SERVER_CHLD, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
+	{ CRIU_REQ_TYPE__CPUINFO_DUMP, CRIU_REQ_TYPE__CPUINFO_DUMP, serve_later, true },
+	{ CRIU_REQ_TYPE__CPUINFO_CHECK, CRIU_REQ_TYPE__CPUINFO_CHECK, serve_later, true },
+};
+
+static void free_answers(struct request *q)
+{
+	free(q->resp.dump);
+	free(q->resp.restore);
+	free(q->resp.features);
+	free(q->resp.version);
+}
+
+/* A self-dump that kills its requester has nobody to answer. */
+static bool has_nobody_to_answer(const struct request *q)
+{
+	return q->req->type == CRIU_REQ_TYPE__DUMP && q->resp.success &&
+	       q->options.tree == q->client->pid && !q->options.leave_running;
+}
+
+/* Returns 1 if the connection stays open, 0 if it ends well, or -1. */
+static int serve(struct client *c, const CriuReq *req)
+{
+	struct request q = {
+		.client = c, .req = req, .resp = CRIU_RESP__INIT, .options = *c->base
+	};
+	size_t i = 0;
+	int rc;
+
+	while (i < ARRAY_SIZE(table) && table[i].type != req->type)
+		i++;
+	bool is_known = i < ARRAY_SIZE(table);
+	if (is_known && req->keep_open && !table[i].may_stay_open)
+		return -1;
+	log_clear_first_error();
+	q.resp.success = true;
+	q.resp.type = is_known ? table[i].answer : CRIU_REQ_TYPE__EMPTY;
+	if (!is_known) {
+		snprintf(q.error, sizeof(q.error), "unknown request %d", (int)req->type);
+		rc = failed(&q, 0);
+	} else if (c->uid != geteuid() && c->uid != 0) {
+		snprintf(q.error, sizeof(q.error),
+			 "this version serves only root; the client has uid %u", c->uid);
+		rc = failed(&q, EPERM);
+	} else {
+		rc = table[i].serve(&q);
+	}
+	if (!has_nobody_to_answer(&q) && client_send(c, &q.resp) < 0)
+		rc = -1;
+	free_answers(&q);
+	return rc < 0 ? -1 : req->keep_open;
+}
+
+int client_serve(struct client *c)
+{
+	for (;;) {
+		CriuReq *req;
+		int rc = client_receive(c, &req);
+
+		if (rc <= 0)
+			return rc < 0;
+		rc = serve(c, req);
+		criu_req__free_unpacked(req, NULL);
+		if (rc <= 0)
+			return rc < 0;
+	}
+}

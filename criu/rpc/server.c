@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Connections: the listening service, and the worker with one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "cmd/stats.h"
+#include "proc/text.h"
+#include "rpc/rpc.h"
+
+#define DEFAULT_ADDRESS "/tmp/criu_service.socket"
+#define BACKLOG		16
+
+int client_receive(const struct client *c, CriuReq **ret)
+{
+	uint8_t probe;
+	ssize_t size = recv(c->fd, &probe, 1, MSG_PEEK | MSG_TRUNC);
+
+	if (size <= 0)
+		return size < 0 ? -errno : 0;
+	if (size > (ssize_t)RPC_REQUEST_MAX) {
+		(void)recv(c->fd, &probe, 1, 0);
+		return refuse(EMSGSIZE, "a request of %zd bytes is too large", size);
+	}
+	autofree uint8_t *data = xmalloc(size);
+	ssize_t got = recv(c->fd, data, size, 0);
+	if (got <= 0)
+		return got < 0 ? -errno : 0;
+	*ret = criu_req__unpack(NULL, got, data);
+	return *ret ? 1 : refuse(EBADMSG, "a request of %zd bytes cannot be parsed", got);
+}
+
+int client_send(const struct client *c, const CriuResp *resp)
+{
+	size_t size = criu_resp__get_packed_size(resp);
+	autofree uint8_t *data = xmalloc(size);
+
+	criu_resp__pack(resp, data);
+	ssize_t n = send(c->fd, data, size, MSG_NOSIGNAL);
+	return n == (ssize_t)size ? 0 : fail(errno, "send a response to pid %d", c->pid);
+}
+
+/* Who is at the other end. */
+static int identify(struct client *c)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	int type;
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return fail(errno, "descriptor %d: it is no unix socket", c->fd);
+	len = sizeof(type);
+	if (getsockopt(c->fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
+		return refuse(EPROTOTYPE, "descriptor %d: it is no SOCK_SEQPACKET socket", c->fd);
+	c->pid = cred.pid;
+	c->uid = cred.uid;
+	return 0;
+}
+
+int cmd_swrk(const struct options *o)
+{
+	struct client c = { .is_worker = true, .base = o };
+	uint64_t fd;
+	const char *end = o->n_args == 1 ? text_dec(o->args[0], &fd) : NULL;
+
+	if (!end || *end || fd > INT32_MAX) {
+		(void)refuse(EINVAL, "swrk takes the number of a descriptor");
+		return 1;
+	}
+	c.fd = fd;
+	(void)fcntl(c.fd, F_SETFD, FD_CLOEXEC);
+	return identify(&c) < 0 ? 1 : client_serve(&c);
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	autoclose int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct stat st;
+
+	if (fd < 0)
+		return fail(errno, "make the socket of the service");
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return refuse(ENAMETOOLONG, "--address %s: a socket's path has at most %zu bytes",
+			      path, sizeof(addr.sun_path) - 1);
+	strcpy(addr.sun_path, path);
+	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return refuse(EEXIST, "--address %s: there is a file that is no socket", path);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return fail(errno, "--address %s: remove the old socket", path);
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return fail(errno, "--address %s: bind", path);
+	if (chmod(path, 0666) < 0 || listen(fd, BACKLOG) < 0)
+		return fail(errno, "--address %s: listen", path);
+	return take_fd(&fd);
+}
+
+static void serve_in_child(const struct options *o, int fd, int listening)
+{
+	struct client c = { .fd = fd, .base = o };
+
+	(void)close(listening);
+	(void)signal(SIGCHLD, SIG_DFL);
+	(void)signal(SIGTERM, SIG_DFL);
+	(void)signal(SIGINT, SIG_DFL);
+	exit(identify(&c) < 0 ? 1 : client_serve(&c));
+}
+
+static int write_pid(const char *path)
+{
+	char text[16];
+	autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return fail(errno, "pidfile %s: create (it may not exist yet)", path);
+	int rc = write_all(fd, text, snprintf(text, sizeof(text), "%d", getpid()));
+	return rc < 0 ? fail(-rc, "pidfile %s: write", path) : 0;
+}
+
+static int accept_until_told(const struct options *o, int listening)
+{
+	sigset_t ends, old;
+	int rc = 0;
+
+	/* The end comes as a signal; waiting for it and for clients at once takes ppoll's mask. */
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGINT);
+	(void)sigprocmask(SIG_BLOCK, &ends, &old);
+	autoclose int signals = signalfd(-1, &ends, SFD_CLOEXEC);
+	while (rc == 0) {
+		struct pollfd p[2] = { { .fd = listening, .events = POLLIN },
+				       { .fd = signals, .events = POLLIN } };
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return fail(errno, "wait for clients");
+		if (p[1].revents)
+			break;
+		if (!(p[0].revents & POLLIN))
+			continue;
+		int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			continue;
+		pid_t pid = fork();
+		if (pid == 0) {
+			(void)sigprocmask(SIG_SETMASK, &old, NULL);
+			serve_in_child(o, fd, listening);
+		}
+		if (pid < 0)
+			warn("a client is turned away: fork: %s", strerror(errno));
+		(void)close(fd);
+	}
+	return rc;
+}
+
+int cmd_service(const struct options *o)
+{
+	const char *path = o->address ? o->address : DEFAULT_ADDRESS;
+	autoclose int listening = listen_at(path);
+
+	if (listening < 0)
+		return 1;
+	if (o->detach && daemon(1, 0) < 0) {
+		(void)fail(errno, "become a daemon");
+		return 1;
+	}
+	(void)signal(SIGCHLD, SIG_IGN); /* children are reaped by the kernel */
+	int rc = o->pidfile ? write_pid(o->pidfile) : 0;
+	if (rc == 0) {
+		info("The service is at %s", path);
+		status_tell_ready(o);
+		rc = accept_until_told(o, listening);
+	}
+	(void)unlink(path);
+	if (o->pidfile && rc == 0)
+		(void)unlink(o->pidfile);
+	return rc < 0;
+}
