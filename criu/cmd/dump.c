@@ -210,6 +210,8 @@ static int let_go(void *ctx)
 	struct dump *d = ctx;
 
 	d->engine.is_ending = true;
+	/* What was in flight may not be held by us when the tree goes on. */
+	files_dump_done(d);
 	/* A task that is killed needs no way back. */
 	if (d->opts->leave_running || d->opts->leave_stopped) {
 		leave_tasks(d);

@@ -22,6 +22,7 @@
 #include "files/memfd.h"
 #include "mem/mem.h"
 #include "mem/vdso.h"
+#include "sockets/sockets.h"
 #include "task/creds.h"
 #include "task/restore.h"
 
@@ -151,6 +152,7 @@ static int open_files(void *ctx)
 
 static void clean_files(void *ctx)
 {
+	sockets_undo(ctx);
 	files_clean_up(ctx);
 }
 
@@ -166,6 +168,8 @@ static int open_late_files(void *ctx)
 static int set_owners(void *ctx)
 {
 	int rc = fown_restore_all(ctx);
+
+	inotifies_drain(ctx);
 
 	return rc < 0 ? rc : memfds_seal(ctx);
 }

@@ -51,6 +51,8 @@ struct file_table {
 	void *files; /* tree of known_file */
 	void *paths; /* tree of known_path */
 	uint32_t last_id;
+	ino_t *inodes; /* by id, from 1 */
+	size_t n_inodes;
 };
 
 #define COMPARE(x, y) (((x) > (y)) - ((x) < (y)))
@@ -106,6 +108,7 @@ FileEntry *files_new_entry(struct dump *d)
 	FileEntry *e = MESSAGE(&d->arena, FileEntry, file_entry);
 
 	e->id = ++table(d)->last_id;
+	*ARENA_PUSH(&d->arena, table(d)->inodes, table(d)->n_inodes) = 0;
 	*ARENA_PUSH(&d->arena, d->files, d->n_files) = e;
 	return e;
 }
@@ -176,8 +179,18 @@ uint32_t probe_flags(const struct fd_probe *p)
 	return p->info.flags & ~O_CLOEXEC;
 }
 
+ino_t files_inode(const struct dump *d, uint32_t id)
+{
+	return d->file_table->inodes[id - 1];
+}
+
 static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
+	if (p->info.flags & O_PATH && p->link[0] != '/') {
+		dump_block(d, "pid %d fd %d: %s: an O_PATH descriptor of it cannot be dumped",
+			   p->task->process->pid, p->fd, p->link);
+		return 0;
+	}
 	for (size_t i = 0; i < n_file_classes; i++) {
 		if (!file_classes[i]->match(p))
 			continue;
@@ -193,6 +206,7 @@ static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 static int add_description(struct dump *d, struct fd_probe *p, int pidfd, struct known_file *f)
 {
 	f->entry = files_new_entry(d);
+	table(d)->inodes[f->entry->id - 1] = p->st.st_ino;
 	if (!(p->info.flags & O_PATH) && pidfd >= 0)
 		p->copy = syscall(SYS_pidfd_getfd, pidfd, p->fd, 0);
 	int rc = dump_description(d, p, f->entry);
@@ -342,9 +356,11 @@ static int write_task(struct dump *d, struct dump_task *t)
 /* All descriptors are known now: what refers to others can be resolved. */
 int files_collect_end(struct dump *d)
 {
+	/* First, because it finds more files: those in flight. */
+	int rc = sockets_collect_end(d);
+
 	pipes_check_ends(d);
 	ttys_resolve(d);
-	int rc = sockets_collect_end(d);
 	return rc < 0 ? rc : epolls_resolve(d);
 }
 

@@ -65,6 +65,8 @@ static int epoll_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	EventpollFileEntry *ep = MESSAGE(&d->arena, EventpollFileEntry, eventpoll_file_entry);
 	struct dump_epoll *known = arena_new(&d->arena, struct dump_epoll);
 
+	if (p->task == d->own)
+		dump_block(d, "an epoll is in flight in a socket; this cannot be dumped");
 	ep->id = e->id;
 	ep->flags = probe_flags(p);
 	ep->fown = fown_read(d, p);
@@ -93,22 +95,24 @@ static uint32_t number_among_same(const EventpollFileEntry *e, size_t i)
 	return n;
 }
 
-static bool is_target(const struct dump_epoll *ep, size_t i, pid_t pid, int fd)
+static bool is_target(const struct dump_epoll *ep, size_t i, uint32_t toff, pid_t pid, int fd)
 {
 	struct kcmp_epoll_slot slot = { .efd = ep->fd,
 					.tfd = ep->entry->tfd[i]->tfd,
-					.toff = number_among_same(ep->entry, i) };
+					.toff = toff };
 
 	return syscall(SYS_kcmp, pid, ep->task->process->pid, KCMP_EPOLL_TFD, fd, &slot) == 0;
 }
 
-static const FdinfoEntry *find_target(const struct dump *d, const struct dump_epoll *ep, size_t i)
+static const FdinfoEntry *find_target(const struct dump *d, const struct dump_epoll *ep, size_t i,
+				      uint32_t toff)
 {
 	for (size_t k = 0; k < d->n_tasks; k++) {
 		const struct dump_task *t = &d->tasks[k];
 
 		for (size_t j = 0; j < t->n_fds; j++)
-			if (is_target(ep, i, t->process->pid, t->fds[j]->fd))
+			if (files_inode(d, t->fds[j]->id) == ep->entry->tfd[i]->inode &&
+			    is_target(ep, i, toff, t->process->pid, t->fds[j]->fd))
 				return t->fds[j];
 	}
 	return NULL;
@@ -119,9 +123,11 @@ static void resolve(struct dump *d, const struct dump_epoll *ep, size_t i)
 	EventpollTfdEntry *t = ep->entry->tfd[i];
 	pid_t pid = ep->task->process->pid;
 
-	if (is_target(ep, i, pid, t->tfd))
+	uint32_t toff = number_among_same(ep->entry, i);
+
+	if (is_target(ep, i, toff, pid, t->tfd))
 		return;
-	const FdinfoEntry *found = find_target(d, ep, i);
+	const FdinfoEntry *found = find_target(d, ep, i, toff);
 	if (!found) {
 		dump_block(
 			d,
@@ -181,7 +187,7 @@ static uint32_t ready_events(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT | POLLPRI };
 
-	return poll(&p, 1, 0) == 1 ? p.revents & (POLLIN | POLLOUT | POLLPRI) : 0;
+	return poll(&p, 1, 0) == 1 ? p.revents : 0;
 }
 
 static void add_target(struct program *p, int epoll, int file, const EventpollTfdEntry *target,

@@ -162,7 +162,7 @@ static int arm(int fd, const TimerfdEntry *e)
 {
 	struct itimerspec v = { { e->isec, e->insec }, { e->vsec, e->vnsec } };
 
-	if (e->settime_flags & TFD_TIMER_ABSTIME) {
+	if (e->settime_flags & TFD_TIMER_ABSTIME && (e->vsec || e->vnsec)) {
 		struct timespec now;
 
 		(void)clock_gettime(e->clockid, &now);
@@ -184,7 +184,7 @@ static int timerfd_open(struct restore *r, const FileEntry *entry)
 	(void)r;
 	if (fd < 0)
 		return fail(errno, "timerfd %#x: make it on clock %u", e->id, e->clockid);
-	int rc = e->vsec || e->vnsec ? arm(fd, e) : 0;
+	int rc = e->vsec || e->vnsec || e->isec || e->insec ? arm(fd, e) : 0;
 	if (rc < 0)
 		return fail(-rc, "timerfd %#x: arm it", e->id);
 	if (e->ticks && ioctl(fd, TFD_SET_TICKS, &e->ticks) < 0)

@@ -111,6 +111,9 @@ void files_remove_links(struct dump *d);
 int files_add_own(struct dump *d, int fd, uint32_t *ret_id);
 void files_dump_done(struct dump *d);
 
+/* The inode of a description that was collected. */
+ino_t files_inode(const struct dump *d, uint32_t id);
+
 /* A copy of a descriptor of a task (or criu). The caller closes it; -errno. */
 int task_fd(pid_t pid, int fd);
 
@@ -147,6 +150,8 @@ int files_open_late(struct restore *r);
 
 /* Removes what only the restore needed: links and files of deleted files. */
 void files_clean_up(struct restore *r);
+/* Takes events that the restore itself has caused. */
+void inotifies_drain(struct restore *r);
 /* The tree runs: temporary links of the dump have no use any more. */
 void files_forget_links(struct restore *r);
 

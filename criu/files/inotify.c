@@ -205,7 +205,11 @@ static int add_watch(int fd, const InotifyWdEntry *w)
 	if (ioctl(fd, SET_NEXT_WD, (long)w->wd) < 0)
 		return fail(errno, "inotify watch %u: set its number (CONFIG_CHECKPOINT_RESTORE)",
 			    w->wd);
-	got = inotify_add_watch(fd, w->f_handle->path, w->mask & EVENTS_ASKED);
+	uint32_t mask = w->mask & EVENTS_ASKED;
+	struct stat st;
+	if (lstat(w->f_handle->path, &st) == 0 && S_ISLNK(st.st_mode))
+		mask |= IN_DONT_FOLLOW; /* which the kernel does not tell */
+	got = inotify_add_watch(fd, w->f_handle->path, mask);
 	if (got < 0)
 		return fail(errno, "inotify watch %u: watch %s", w->wd, w->f_handle->path);
 	if ((uint32_t)got != w->wd)
@@ -244,6 +248,21 @@ static int inotify_check(const struct restore *r, const FileEntry *e)
 				      e->id, w->wd);
 	}
 	return 0;
+}
+
+/* What the restore itself did to watched files is no event of the program's. */
+void inotifies_drain(struct restore *r)
+{
+	for (size_t i = 0; i < r->snapshot.n_files; i++) {
+		uint8_t buf[4096];
+		int unread = 0;
+
+		if (r->snapshot.files[i]->type != FD_TYPES__INOTIFY || r->file_fds[i] < 0)
+			continue;
+		while (ioctl(r->file_fds[i], FIONREAD, &unread) == 0 && unread > 0)
+			if (read(r->file_fds[i], buf, sizeof(buf)) <= 0)
+				break;
+	}
 }
 
 FILE_PART(inotify, ify)

@@ -95,13 +95,17 @@ static int parse(const char *line, struct lock *l)
 }
 
 /* POSIX locks belong to a process and a file, the others to a description. */
-static bool is_known(const struct dump *d, const struct lock *l, pid_t pid, ino_t ino,
+static bool is_known(const struct dump *d, const struct lock *l, const struct fd_probe *p,
 		     uint32_t file_id)
 {
+	pid_t pid = p->task->process->pid;
+
 	for (size_t i = 0; i < d->n_locks; i++) {
 		const struct dump_lock *k = &d->locks[i];
-		bool is_same = l->kind == LOCK_POSIX ? k->entry->pid == pid && k->ino == ino
-						     : k->file_id == file_id;
+		bool is_same = l->kind == LOCK_POSIX
+				       ? k->entry->pid == pid && k->ino == p->st.st_ino &&
+						 k->dev == p->st.st_dev
+				       : k->file_id == file_id;
 
 		if (is_same && k->entry->flag == l->kind && k->entry->type == (uint32_t)l->type &&
 		    k->entry->start == l->start && k->entry->len == l->len)
@@ -114,7 +118,7 @@ static void add(struct dump *d, const struct fd_probe *p, const struct lock *l, 
 {
 	pid_t pid = p->task->process->pid;
 
-	if (is_known(d, l, pid, p->st.st_ino, file_id))
+	if (is_known(d, l, p, file_id))
 		return;
 	FileLockEntry *e = MESSAGE(&d->arena, FileLockEntry, file_lock_entry);
 	e->flag = l->kind;
@@ -124,7 +128,7 @@ static void add(struct dump *d, const struct fd_probe *p, const struct lock *l, 
 	e->start = l->start;
 	e->len = l->len;
 	*ARENA_PUSH(&d->arena, d->locks, d->n_locks) =
-		(struct dump_lock){ e, p->st.st_ino, file_id };
+		(struct dump_lock){ e, p->st.st_dev, p->st.st_ino, file_id };
 }
 
 int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
@@ -146,6 +150,17 @@ int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
 				"pid %d fd %d: %s: a lock is held on it; to dump it with its locks "
 				"give --file-locks",
 				pid, p->fd, p->link);
+		else if (p->task == d->own)
+			dump_block(
+				d,
+				"%s: a lock is held on it while it is in flight in a socket; this "
+				"cannot be dumped",
+				p->link);
+		else if (l.kind == LOCK_LEASE && !p->st.st_nlink)
+			dump_block(d,
+				   "pid %d fd %d: %s: there is a lease on the deleted file, which "
+				   "reading it would break",
+				   pid, p->fd, p->link);
 		else if (l.is_breaking || l.type == F_UNLCK)
 			dump_block(
 				d,
@@ -156,6 +171,15 @@ int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
 			add(d, p, &l, file_id);
 	}
 	return 0;
+}
+
+bool locks_have_lease(const struct dump *d, const struct stat *st)
+{
+	for (size_t i = 0; i < d->n_locks; i++)
+		if (d->locks[i].entry->flag == LOCK_LEASE && d->locks[i].dev == st->st_dev &&
+		    d->locks[i].ino == st->st_ino)
+			return true;
+	return false;
 }
 
 int locks_write_image(struct dump *d)

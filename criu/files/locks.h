@@ -8,6 +8,8 @@
 /* Notes the locks that belong to a descriptor, or adds a blocker. file_id: its description. */
 int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id);
 int locks_write_image(struct dump *d);
+/* True if a task has a lease on the file: opening it would break that. */
+bool locks_have_lease(const struct dump *d, const struct stat *st);
 
 /* Adds to a program, when the descriptors are in place: the task takes its locks. */
 void locks_add(struct restore *r, const struct restore_task *t, struct program *p);

@@ -20,6 +20,21 @@
 #define F_GETOWNER_UIDS 17
 #endif
 
+static bool is_in_tree(const struct dump *d, const struct f_owner_ex *owner)
+{
+	for (size_t i = 0; i < d->tree.n; i++) {
+		const struct process *p = d->tree.processes[i];
+
+		if (p->pid == owner->pid ||
+		    (owner->type == F_OWNER_PGRP && p->stat.pgid == owner->pid))
+			return true;
+		for (size_t k = 0; k < p->n_threads && owner->type == F_OWNER_TID; k++)
+			if (p->threads[k].tid == owner->pid)
+				return true;
+	}
+	return false;
+}
+
 FownEntry *fown_read(struct dump *d, const struct fd_probe *p)
 {
 	FownEntry *e = MESSAGE(&d->arena, FownEntry, fown_entry);
@@ -32,6 +47,13 @@ FownEntry *fown_read(struct dump *d, const struct fd_probe *p)
 	e->signum = max(sig, 0);
 	if (fcntl(p->copy, F_GETOWN_EX, &owner) < 0 || !owner.pid)
 		return e;
+	if (!is_in_tree(d, &owner)) {
+		warn("pid %d fd %d: its signals go to %d, which is not in the tree; nobody will "
+		     "get "
+		     "them when it is restored",
+		     p->task->process->pid, p->fd, owner.pid);
+		return e;
+	}
 	e->pid_type = owner.type;
 	e->pid = owner.pid;
 	if (fcntl(p->copy, F_GETOWNER_UIDS, uids) == 0) {
@@ -110,7 +132,8 @@ int file_reopen(int fd, int flags)
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	int new =
-		open(path, (flags & ~(O_CREAT | O_EXCL | O_TRUNC | FASYNC)) | O_CLOEXEC | O_NOCTTY);
+	/* Pipes and fifos refuse O_DIRECT here; file_finish sets it. */
+	int without = O_CREAT | O_EXCL | O_TRUNC | O_DIRECT | FASYNC;
+	int new = open(path, (flags & ~without) | O_CLOEXEC | O_NOCTTY);
 	return new < 0 ? -errno : new;
 }

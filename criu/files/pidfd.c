@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -83,9 +84,12 @@ static pid_t child_in_place_of(struct restore *r, uint32_t ino)
 		if (r->dead[i].ino == ino)
 			return r->dead[i].pid;
 	pid_t pid = fork();
-	if (pid == 0)
-		for (;;)
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (getppid() == r->engine.tid)
 			pause();
+		_exit(0);
+	}
 	if (pid > 0)
 		*ARENA_PUSH(&r->arena, r->dead, r->n_dead) = (struct dead_process){ ino, pid };
 	return pid;
@@ -97,7 +101,9 @@ static int pidfd_open_entry(struct restore *r, const FileEntry *entry)
 	pid_t pid = e->nspid == NO_PROCESS ? child_in_place_of(r, e->ino) : e->nspid;
 	int fd = pid < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, e->flags & (O_NONBLOCK | O_EXCL));
 
-	return fd < 0 ? fail(errno, "pidfd %#x: open it for pid %d", e->id, e->nspid) : fd;
+	if (fd < 0)
+		return fail(errno, "pidfd %#x: open it for pid %d", e->id, e->nspid);
+	return file_finish(fd, e->flags, "pidfd");
 }
 
 static bool pidfd_is_late(const struct restore *r, const FileEntry *e)

@@ -174,11 +174,16 @@ static int fit_pipe(struct own_pipe *own, uint32_t size)
 	return fcntl(own->fd[1], F_SETPIPE_SZ, size) < 0 ? -errno : 0;
 }
 
-/* A description that can be read, whichever end the task has. */
+/*
+ * A description that can be read: the task's own, or of a pipe that it only writes another one.
+ * Closing that is seen by nobody, while closing a second one for reading would send SIGIO.
+ */
 static int open_for_reading(const struct dump_pipe *p)
 {
 	char path[64];
 
+	if ((p->flags & O_ACCMODE) != O_WRONLY)
+		return task_fd(p->pid, p->fd);
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, p->fd);
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
@@ -194,7 +199,8 @@ static int read_copy(struct dump *d, int fd, PipeDataEntry *e, uint8_t *data, bo
 
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		if (has_packets)
+		/* Without packets one read gives all: more reads mean that there are some. */
+		if (has_packets || e->n_packets || have + n < e->bytes)
 			*ARENA_PUSH(&d->arena, e->packets, e->n_packets) = n;
 		have += n;
 	}
@@ -210,7 +216,8 @@ static int copy_queue(const struct dump_pipe *p, struct own_pipe *own)
 	if (rc < 0)
 		return rc;
 	ssize_t n = tee(fd, own->fd[1], INT32_MAX, SPLICE_F_NONBLOCK);
-	return n < 0 ? -errno : n;
+	/* A reader outside may have been faster. */
+	return n < 0 && errno != EAGAIN ? -errno : max(n, (ssize_t)0);
 }
 
 static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe *own,
@@ -422,6 +429,9 @@ static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEnt
 	p->end[0] = regular_open_part(r, file, O_RDWR | O_NONBLOCK);
 	if (p->end[0] < 0)
 		return p->end[0];
+	struct stat st;
+	if (fstat(p->end[0], &st) < 0 || !S_ISFIFO(st.st_mode))
+		return refuse(EINVAL, "file %s: it was a fifo, and is none now", file->name);
 	return q ? fill(q, p->end[0]) : 0;
 }
 

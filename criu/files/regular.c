@@ -18,6 +18,7 @@
 #include "base/own.h"
 #include "files/classes.h"
 #include "files/files.h"
+#include "files/locks.h"
 #include "files/regular.h"
 #include "files/remap.h"
 #include "proc/text.h"
@@ -96,6 +97,8 @@ void regular_add_build_id(struct dump *d, FileEntry *e)
 	struct stat st;
 
 	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg))
+		return;
+	if (d->n_locks && (stat(e->reg->name, &st) < 0 || locks_have_lease(d, &st)))
 		return;
 	autoclose int fd = open(e->reg->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
@@ -279,10 +282,16 @@ int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
 	/* A symbolic link can only be held by O_PATH; never follow one that took a file's place. */
 	if (e->has_mode && S_ISLNK(e->mode))
 		flags |= O_NOFOLLOW;
+	/* Should a fifo have taken its place, opening it may not wait. */
+	bool is_plain = e->has_mode && S_ISREG(e->mode) && !(flags & (O_NONBLOCK | O_PATH));
+	if (is_plain)
+		flags |= O_NONBLOCK;
 	autoclose int fd = remap ? remap_open(r, remap, e, flags) : open(e->name, flags);
 	if (fd < 0)
 		return remap ? fd : fail(errno, "file %s: open again", e->name);
 	int rc = validate(r, fd, e);
+	if (rc == 0 && is_plain && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+		rc = fail(errno, "file %s: set its flags", e->name);
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
@@ -293,7 +302,9 @@ static int regular_open(struct restore *r, const FileEntry *entry)
 
 	if (fd < 0)
 		return fd;
-	if (!(e->flags & O_PATH) && e->pos && lseek(fd, e->pos, SEEK_SET) < 0)
+	/* A directory that was removed cannot be read any more, from wherever. */
+	bool is_gone = S_ISDIR(e->mode) && remap_of(r, e->id);
+	if (!(e->flags & O_PATH) && e->pos && lseek(fd, e->pos, SEEK_SET) < 0 && !is_gone)
 		return fail(errno, "file %s: seek to %lld", e->name, (long long)e->pos);
 	return take_fd(&fd);
 }

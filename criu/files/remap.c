@@ -41,6 +41,7 @@ struct dump_remap {
 	const char *who, *path, *source;
 	struct stat st;
 	uint32_t id; /* of the ghost, or of the file entry of the link */
+	RegFileEntry *link_entry;
 	bool is_ghost;
 	char *link; /* its path while it exists */
 	struct dump_remap *next;
@@ -106,7 +107,7 @@ static void nearest_folder(const char *path, char folder[PATH_MAX])
 }
 
 /* The entry of the link stands for the same file, with nothing of the description. */
-static uint32_t add_link_entry(struct dump *d, const RegFileEntry *reg)
+static RegFileEntry *add_link_entry(struct dump *d, const RegFileEntry *reg)
 {
 	FileEntry *e = files_new_entry(d);
 	char folder[PATH_MAX], name[PATH_MAX + 32];
@@ -120,7 +121,7 @@ static uint32_t add_link_entry(struct dump *d, const RegFileEntry *reg)
 	e->reg->name = arena_strdup(&d->arena, name);
 	e->reg->has_mode = reg->has_mode;
 	e->reg->mode = reg->mode;
-	return e->id;
+	return e->reg;
 }
 
 static struct dump_remap *add(struct dump *d, const char *who, const char *source,
@@ -153,7 +154,8 @@ static struct dump_remap *add(struct dump *d, const char *who, const char *sourc
 				  .st = *st,
 				  .is_ghost = is_ghost,
 				  .next = table(d)->first };
-	m->id = is_ghost ? ++table(d)->last_ghost : add_link_entry(d, reg);
+	m->link_entry = is_ghost ? NULL : add_link_entry(d, reg);
+	m->id = is_ghost ? ++table(d)->last_ghost : m->link_entry->id;
 	return table(d)->first = m;
 }
 
@@ -309,12 +311,15 @@ static int make_link(struct dump *d, struct dump_remap *m)
 
 	nearest_folder(m->path, folder);
 	snprintf(link, sizeof(link), "%s/link_remap.%u", folder, m->id);
-	/* One that a dump before this left behind, killed or followed by no restore. */
-	if (unlink(link) < 0 && errno != ENOENT)
-		return fail(errno, "%s: %s: remove the old link", m->who, link);
-	if (linkat(AT_FDCWD, m->source, AT_FDCWD, link, AT_SYMLINK_FOLLOW) < 0)
-		return fail(errno, "%s: %s: make a temporary link to the deleted file %s", m->who,
-			    link, m->path);
+	/* A number may be taken by another dump that waits for its restore. */
+	for (uint32_t n = m->id;
+	     linkat(AT_FDCWD, m->source, AT_FDCWD, link, AT_SYMLINK_FOLLOW) < 0;) {
+		if (errno != EEXIST)
+			return fail(errno, "%s: %s: make a temporary link to the deleted file %s",
+				    m->who, link, m->path);
+		snprintf(link, sizeof(link), "%s/link_remap.%u", folder, ++n);
+	}
+	m->link_entry->name = arena_strdup(&d->arena, link);
 	m->link = arena_strdup(&d->arena, link);
 	info("%s: %s holds the deleted file %s", m->who, link, m->path);
 	return 0;
@@ -433,6 +438,8 @@ static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *p
 	if (rc < 0)
 		return rc;
 	snprintf(name, sizeof(name), "%s.cr.%x.ghost", path, g->id);
+	if (access(name, F_OK) < 0) /* what is made, in part even, is removed at the end */
+		g->path = arena_strdup(&r->arena, name);
 	rc = make_node(g, name);
 	if (rc == -EROFS)
 		return refuse(
@@ -442,7 +449,6 @@ static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *p
 			path);
 	if (rc < 0)
 		return fail(-rc, "file %s: make the deleted file again", name);
-	g->path = arena_strdup(&r->arena, name);
 	rc = dress_node(g, name);
 	return rc < 0 ? fail(-rc, "file %s: set its owner, mode and times", name) : 0;
 }
@@ -537,6 +543,11 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	}
 	struct snapshot_ghost *g = ghost_of(r, remap->remap_id);
 	bool is_dir = S_ISDIR(g->entry->mode);
+	if (is_dir && g->dir_fd > 0) {
+		rc = file_reopen(g->dir_fd - 1, flags);
+		return rc < 0 ? fail(-rc, "file %s: open the deleted directory again", e->name)
+			      : rc;
+	}
 	if (!g->path || is_dir) {
 		rc = make_ghost(r, g, e->name);
 		if (rc < 0)
@@ -548,6 +559,8 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 			    : open_file(g->path, e->name, e->id, flags);
 	if (is_dir)
 		g->path = NULL;
+	if (is_dir && rc >= 0)
+		g->dir_fd = files_own_number(r, fcntl(rc, F_DUPFD_CLOEXEC, 0)) + 1;
 	return rc < 0 ? fail(-rc, "file %s: open the deleted file again", e->name) : rc;
 }
 
@@ -559,6 +572,9 @@ void files_clean_up(struct restore *r)
 		if (g->path && remove(g->path) < 0)
 			warn("file %s: remove it again: %s", g->path, strerror(errno));
 		g->path = NULL;
+		if (g->dir_fd > 0)
+			(void)close(g->dir_fd - 1);
+		g->dir_fd = 0;
 	}
 	while (r->n_made_dirs)
 		(void)rmdir(r->made_dirs[--r->n_made_dirs]);
@@ -572,6 +588,9 @@ void files_forget_links(struct restore *r)
 		if (s->remaps[i]->remap_type != REMAP_TYPE__LINKED)
 			continue;
 		const RegFileEntry *e = s->files[snapshot_file(s, s->remaps[i]->remap_id)]->reg;
+		const char *name = strrchr(e->name, '/');
+		if (strncmp(name, "/link_remap.", 12)) /* NFS made it, or somebody else */
+			continue;
 		if (unlink(e->name) < 0 && errno != ENOENT)
 			warn("%s: remove the temporary link: %s", e->name, strerror(errno));
 	}

@@ -117,6 +117,18 @@ static int placeholder(struct restore *r)
 	return fd < 0 ? fail(errno, "keep a number for a file") : files_own_number(r, fd);
 }
 
+/* More than the part of its type, which is there. */
+static bool has_other_part(const FileEntry *e)
+{
+	const ProtobufCMessageDescriptor *d = &file_entry__descriptor;
+	unsigned parts = 0;
+
+	for (unsigned i = 0; i < d->n_fields; i++)
+		if (d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
+			parts += *(void *const *)((const char *)e + d->fields[i].offset) != NULL;
+	return parts > 1;
+}
+
 static int check(const struct restore *r, const struct file_class *c, const FileEntry *e)
 {
 	if (!c)
@@ -127,6 +139,9 @@ static int check(const struct restore *r, const struct file_class *c, const File
 	if (!c->has_part(e))
 		return refuse(EINVAL, "image files.img: %s %#x: its entry does not fit its type",
 			      c->name, e->id);
+	if (has_other_part(e))
+		return refuse(EINVAL, "image files.img: %s %#x: its entry is of two types", c->name,
+			      e->id);
 	return c->check ? c->check(r, e) : 0;
 }
 
@@ -297,6 +312,22 @@ static void take_late(struct restore *r, struct program *p, int number)
 	call_use(p, close, 0, criu);
 }
 
+static void add_late_id(struct restore *r, uint32_t id, struct program *p)
+{
+	int k = snapshot_file(&r->snapshot, id);
+
+	if (k >= 0 && r->file_is_late[k])
+		take_late(r, p, r->file_fds[k]);
+}
+
+/* What an epoll watches under a number that the task itself has not. */
+static void add_late_targets(struct restore *r, const EventpollFileEntry *e, struct program *p)
+{
+	for (size_t i = 0; i < e->n_tfd; i++)
+		if (e->tfd[i]->has_file_id)
+			add_late_id(r, e->tfd[i]->file_id, p);
+}
+
 static void add_late(struct restore *r, const struct restore_task *t, struct program *p)
 {
 	for (size_t i = 0; i < t->image->n_fds; i++) {
@@ -304,7 +335,11 @@ static void add_late(struct restore *r, const struct restore_task *t, struct pro
 
 		if (r->file_is_late[k])
 			take_late(r, p, r->file_fds[k]);
+		if (r->snapshot.files[k]->epfd)
+			add_late_targets(r, r->snapshot.files[k]->epfd, p);
 	}
+	add_late_id(r, t->image->fs->cwd_id, p);
+	add_late_id(r, t->image->fs->root_id, p);
 }
 
 /* Of each description that asks for it, the first task that has it does the work. */
@@ -359,8 +394,8 @@ void files_restore_task(struct restore *r, struct restore_task *t, struct progra
 {
 	unsigned next = 0;
 
-	add_directories(r, t->image->fs, p);
 	add_late(r, t, p);
+	add_directories(r, t->image->fs, p);
 	add_foreground(r, t, p);
 	add_work_of_files(r, t, p);
 	for (size_t i = 0; i < t->image->n_fds; i++) {

@@ -30,7 +30,6 @@
 #define PTS_FIRST_MAJOR 136
 #define PTS_LAST_MAJOR	143
 #define MINORS		256u
-#define INDEX_MAX	(1u << 20) /* NR_UNIX98_PTY_MAX */
 #define MASTERS_TRIED	4096
 
 /* One end of a terminal that descriptions of the tree lead to. */
@@ -519,12 +518,6 @@ static int tty_check(const struct restore *r, const FileEntry *e)
 	if (!info)
 		return refuse(EINVAL, "image files.img: terminal %#x: tty-info.img has no %#x",
 			      e->id, e->tty->tty_info_id);
-	if (!info->pty || info->pty->index > INDEX_MAX)
-		return refuse(
-			EOPNOTSUPP,
-			"image tty-info.img: terminal %#x is no pseudo terminal; this version "
-			"restores no others",
-			info->id);
 	if (!is_master_info(info) && !file_of(r, e))
 		return refuse(EINVAL, "image files.img: terminal %#x: there is no file of it",
 			      e->id);

@@ -27,6 +27,7 @@ struct dump_epoll;
 /* A lock and what it belongs to. */
 struct dump_lock {
 	FileLockEntry *entry;
+	dev_t dev;
 	ino_t ino;
 	uint32_t file_id;
 };

@@ -406,8 +406,10 @@ int options_read_config(struct options *o, const char *path, char *error, size_t
 	ssize_t len = read_file_at(AT_FDCWD, path, &text);
 	int number = 0;
 
-	if (len == -ENOENT || len == -ENOTDIR)
+	if (len == -ENOENT || len == -ENOTDIR || len == -EACCES) { /* that of another user */
+		errno = -len;
 		return 0;
+	}
 	if (len < 0) {
 		snprintf(error, size, "config file %s: %s", path, strerror(-len));
 		return -1;
@@ -433,7 +435,7 @@ static bool read_config(struct options *o, const char *path, bool must_exist)
 	if (rc < 0)
 		fprintf(stderr, "criu: %s\n", error);
 	if (rc == 0 && must_exist)
-		fprintf(stderr, "criu: config file %s: %s\n", path, strerror(ENOENT));
+		fprintf(stderr, "criu: config file %s: %s\n", path, strerror(errno));
 	return rc > 0 || (rc == 0 && !must_exist);
 }
 

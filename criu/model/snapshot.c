@@ -16,7 +16,8 @@
 #define PID_LIMIT      4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT  0x7ffffffff000ull
 #define TASKS_MAX      100000
-#define SCM_RIGHTS_MAX 253 /* SCM_MAX_FD */
+#define PTY_INDEXES    (1u << 20) /* NR_UNIX98_PTY_MAX */
+#define SCM_RIGHTS_MAX 253	  /* SCM_MAX_FD */
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {
@@ -440,9 +441,14 @@ static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
 	}
 	if (e->remap_type == REMAP_TYPE__GHOST)
 		return load_ghost(s, dirfd, e->remap_id);
+	if (e->remap_type != REMAP_TYPE__LINKED)
+		return refuse(
+			EOPNOTSUPP,
+			"image remap-fpath.img: file %#x: it belongs to a process that had ended; "
+			"this version cannot restore it",
+			e->orig_id);
 	link = snapshot_file(s, e->remap_id);
-	if (e->remap_type == REMAP_TYPE__LINKED &&
-	    (link < 0 || !s->files[link]->reg || !is_path(s->files[link]->reg->name)))
+	if (link < 0 || !s->files[link]->reg || !is_path(s->files[link]->reg->name))
 		return refuse(EINVAL, "image remap-fpath.img: file %#x: there is no link %#x",
 			      e->orig_id, e->remap_id);
 	return 0;
@@ -568,8 +574,16 @@ static int load_ttys(struct snapshot *s, int dirfd)
 
 	if (rc <= 0)
 		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
+		if (!e->pty || e->pty->index >= PTY_INDEXES) {
+			rc = refuse(EOPNOTSUPP,
+				    "image tty-info.img: terminal %#x is no pseudo terminal; this "
+				    "version restores no others",
+				    e->id);
+			break;
+		}
 		*ARENA_PUSH(&s->arena, s->ttys, s->n_ttys) = e;
+	}
 	image_close(&in);
 	return rc;
 }

@@ -35,6 +35,7 @@ struct snapshot_ghost {
 	uint64_t size;
 	struct image_in image; /* holds the data */
 	const char *path;      /* where it is made again, while it is there */
+	int dir_fd;	       /* one more than the descriptor of a directory; 0: none */
 };
 
 /* The queue of a pipe or fifo. */

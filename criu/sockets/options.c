@@ -10,6 +10,10 @@
 #include "image/image.h"
 #include "sockets/options.h"
 
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76 /* Linux 6.5 */
+#endif
+
 /* Options that are one number, and optional in the image. */
 #define NUMBER(option, member)                                                                     \
 	{                                                                                          \
@@ -26,6 +30,7 @@ static const struct number {
 	NUMBER(SO_PASSSEC, so_passsec),	    NUMBER(SO_DONTROUTE, so_dontroute),
 	NUMBER(SO_NO_CHECK, so_no_check),   NUMBER(SO_KEEPALIVE, so_keepalive),
 	NUMBER(SO_BROADCAST, so_broadcast), NUMBER(SO_OOBINLINE, so_oobinline),
+	NUMBER(SO_PASSPIDFD, so_passpidfd), NUMBER(SO_TIMESTAMP, so_timestamp),
 };
 
 static int get_number(int fd, int option, int fallback)

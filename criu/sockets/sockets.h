@@ -13,6 +13,9 @@ int sockets_write_image(struct dump *d);
 /* When every file is open: connections that are not accepted, queues, options. 0 or -errno. */
 int sockets_finish(struct restore *r);
 
+/* Removes the files of sockets again, for a restore that fails. */
+void sockets_undo(struct restore *r);
+
 /* An entry that only names a socket outside of the tree. */
 bool socket_is_outside(const FileEntry *e);
 

@@ -122,7 +122,13 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	if (len > name + 1 && !memcmp(path + len - name, relative, name)) {
 		path[max(len - name - 1, (size_t)1)] = '\0';
 		e->name_dir = arena_strdup(&d->arena, path);
+		return;
 	}
+	dump_block(d,
+		   "pid %d fd %d: socket %u is bound to \"%s\", relative to a directory that "
+		   "cannot be "
+		   "told (its file is %s); this cannot be dumped",
+		   p->task->process->pid, p->fd, e->ino, unix_name(&e->name).s, path);
 }
 
 static UnixSkEntry *make_entry(struct dump *d, const struct unix_info *u, uint32_t id)
@@ -158,6 +164,25 @@ static void put_credentials(UnixSkEntry *e, int fd)
 	e->peer_gid = cred.gid;
 }
 
+/* What images have no place for. */
+static void check_rest(struct dump *d, const struct fd_probe *p)
+{
+	socklen_t filter = 0;
+	char byte;
+
+	if (getsockopt(p->copy, SOL_SOCKET, SO_GET_FILTER, NULL, &filter) == 0 && filter)
+		dump_block(d,
+			   "pid %d fd %d: %s: a filter is attached to the socket; this cannot be "
+			   "dumped",
+			   p->task->process->pid, p->fd, p->link);
+	if (recv(p->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1)
+		dump_block(d,
+			   "pid %d fd %d: %s: urgent data (MSG_OOB) waits in the socket; this "
+			   "cannot be "
+			   "dumped",
+			   p->task->process->pid, p->fd, p->link);
+}
+
 static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
 	struct dump_sockets *s = state(d);
@@ -182,6 +207,7 @@ static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	if (u->info->name_len && u->info->name[0])
 		put_file(d, p, e->usk);
 	put_credentials(e->usk, p->copy);
+	check_rest(d, p);
 	u->entry = e->usk;
 	u->pid = p->task->process->pid;
 	u->fd = p->fd;
@@ -201,6 +227,8 @@ static void take_credentials(struct msghdr *msg, SkPacketEntry *e)
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
 			continue;
 		memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+		if (!cred.pid) /* sent before anybody asked for them */
+			continue;
 		e->has_cred_pid = e->has_cred_uid = e->has_cred_gid = true;
 		e->cred_pid = cred.pid;
 		e->cred_uid = cred.uid;
@@ -235,7 +263,8 @@ static int take_rights(struct dump *d, const struct dump_unix *u, struct msghdr 
 }
 
 /* Looks at the next message. Returns its bytes and one, 0 at the end, or an error. */
-static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *u, int fd)
+static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *u, int fd,
+		uint32_t seen)
 {
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(RIGHTS_MAX * sizeof(int)) + 256];
 	struct iovec iov = { s->room, PEEK_ROOM };
@@ -248,7 +277,9 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 			      .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	if (n < 0 && (errno == EAGAIN || errno == ECONNRESET || errno == ENOTCONN))
+	/* EINVAL: a stream that is not connected. */
+	if (n < 0 &&
+	    (errno == EAGAIN || errno == ECONNRESET || errno == ENOTCONN || errno == EINVAL))
 		return 0;
 	if (n < 0)
 		return fail(errno, "pid %d fd %d: look into the queue of the socket", u->pid,
@@ -257,7 +288,8 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 		return refuse(EMSGSIZE, "pid %d fd %d: a message in its queue is too large", u->pid,
 			      u->fd);
 	/* The end of a stream; of other sockets an empty message, unless nothing can come. */
-	if (n == 0 && (u->entry->type == SOCK_STREAM || u->info->shutdown & 1))
+	if (n == 0 &&
+	    (u->entry->type == SOCK_STREAM || (u->info->shutdown & 1 && seen >= u->info->rqueue)))
 		return 0;
 	SkPacketEntry *e = MESSAGE(&d->arena, SkPacketEntry, sk_packet_entry);
 	e->id_for = u->entry->id;
@@ -285,12 +317,21 @@ static int peek_all(struct dump *d, struct dump_sockets *s, const struct dump_un
 	int before = -1, rc;
 	socklen_t len = sizeof(before);
 
+	if (u->entry->type == SOCK_STREAM && !u->entry->has_peek_off) {
+		/* Most streams show all that they have at once, and nothing has to be set. */
+		size_t n = s->n_packets;
+
+		rc = peek(d, s, u, fd, 0);
+		if (rc <= 0 || (uint32_t)rc - 1 >= u->info->rqueue)
+			return min(rc, 0);
+		s->n_packets = n;
+	}
 	(void)getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &len);
 	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_start, sizeof(from_start)) < 0)
 		return fail(errno, "pid %d fd %d: look into its queue (SO_PEEK_OFF)", u->pid,
 			    u->fd);
 	do {
-		rc = peek(d, s, u, fd);
+		rc = peek(d, s, u, fd, seen);
 		seen += max(rc - 1, 0);
 	} while (rc > 0 && !(stops_at_last && seen >= u->info->rqueue));
 	(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before));
@@ -530,6 +571,10 @@ static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *
 	    u->entry->state != UNIX_ESTABLISHED || !(listener = listener_of(s, u->entry->ino)))
 		return;
 	u->entry->peer = listener->ino;
+	u->entry->has_backlog_pos = true;
+	for (size_t i = 0; i < listener->n_icons; i++)
+		if (listener->icons[i] == u->entry->ino)
+			u->entry->backlog_pos = i;
 	if (!find(s, listener->ino))
 		look_outside(d, s, u);
 	if (u->info->wqueue)

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -25,7 +26,8 @@
 #include "sockets/sockets.h"
 #include "sockets/unix.h"
 
-#define RIGHTS_MAX 253 /* SCM_MAX_FD */
+#define DEPTH_MAX  1000 /* of sockets that are each the peer of the next */
+#define RIGHTS_MAX 253	/* SCM_MAX_FD */
 
 struct restore_unix {
 	const UnixSkEntry *e;
@@ -33,6 +35,8 @@ struct restore_unix {
 	int fd;			   /* -1: not made yet; a number of criu's own */
 	int spare;		   /* the other end, where no task has it */
 	int file;		   /* O_PATH of the socket's file: leads there by any name */
+	const char *hidden;	   /* name of the file until all is connected; NULL: none */
+	const char *path;	   /* where it goes then, absolute */
 	bool is_making;
 	bool is_late;	    /* made in its author, when the processes exist */
 	bool is_relistened; /* by its author */
@@ -44,6 +48,7 @@ struct restore_sockets {
 	struct cuts cuts;
 	struct restore_unix **listeners;
 	size_t n_listeners;
+	unsigned depth;
 	bool has_pairs; /* those that authors make are made */
 };
 
@@ -131,11 +136,14 @@ int unix_check(const struct restore *r, const FileEntry *entry)
 	if (!e->ino || !e->opts || e->name.len > UNIX_NAME_MAX + 1 ||
 	    (!unix_is_stream(e->type) && e->type != SOCK_DGRAM))
 		return refuse(EINVAL, "image files.img: unix socket %#x makes no sense", e->id);
-	if (e->name_dir && e->name_dir[0] != '/')
-		return refuse(
-			EINVAL,
-			"image files.img: unix socket %#x: its directory \"%s\" is not absolute",
-			e->id, e->name_dir);
+	if ((e->name_dir && e->name_dir[0] != '/') ||
+	    (e->name.len && e->name.data[0] && e->name.data[0] != '/' && !e->name_dir &&
+	     !(e->uflags & UNIX_OUTSIDE)))
+		return refuse(EINVAL,
+			      "image files.img: unix socket %#x: the directory of its name %s is "
+			      "missing or "
+			      "not absolute",
+			      e->id, unix_name(&e->name).s);
 	return 0;
 }
 
@@ -159,6 +167,17 @@ static socklen_t address(const void *name, size_t len, struct sockaddr_un *ret)
 	return offsetof(struct sockaddr_un, sun_path) + len;
 }
 
+/* A socket file without a socket behind it refuses connections. */
+static bool somebody_listens(const struct restore_unix *u, const char *path)
+{
+	autoclose int fd = socket(AF_UNIX, u->e->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un addr;
+	socklen_t len = address(path, strlen(path), &addr);
+
+	return fd >= 0 && (connect(fd, (struct sockaddr *)&addr, len) == 0 || errno == EAGAIN ||
+			   errno == EPROTOTYPE);
+}
+
 /* What stands at the path now: an old socket file goes, another file steps aside. */
 static int make_room(const struct restore_unix *u, const char *path, char *aside, size_t size)
 {
@@ -170,6 +189,8 @@ static int make_room(const struct restore_unix *u, const char *path, char *aside
 	if (!u->e->deleted) {
 		if (!S_ISSOCK(st.st_mode))
 			return -EEXIST;
+		if (somebody_listens(u, path))
+			return -EADDRINUSE;
 		return unlink(path) < 0 ? -errno : 0;
 	}
 	snprintf(aside, size, "%s.cr.%x.tmp", path, u->e->id);
@@ -185,6 +206,27 @@ static int set_perms(const struct restore_unix *u, const char *path)
 	return chmod(path, p->mode & 07777) < 0 || chown(path, p->uid, p->gid) < 0 ? -errno : 0;
 }
 
+/*
+ * Until everything is connected nobody else may find the socket: a stranger who connects first
+ * would be accepted in place of a client of the images.
+ */
+static int hide(struct restore *r, struct restore_unix *u, const char *path)
+{
+	char link[64], now[4096], hidden[4200];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", u->file);
+	ssize_t len = readlink(link, now, sizeof(now) - 1);
+	if (len < 0)
+		return -errno;
+	now[len] = '\0';
+	snprintf(hidden, sizeof(hidden), "%s.cr.%x.hid", now, u->e->id);
+	if (rename(path, hidden) < 0)
+		return -errno;
+	u->path = arena_strdup(&r->arena, now);
+	u->hidden = arena_strdup(&r->arena, hidden);
+	return 0;
+}
+
 /* In the directory that the name is relative to. */
 static int bind_path(struct restore *r, struct restore_unix *u)
 {
@@ -195,18 +237,24 @@ static int bind_path(struct restore *r, struct restore_unix *u)
 
 	memcpy(path, u->e->name.data, u->e->name.len);
 	rc = make_room(u, path, aside, sizeof(aside));
-	if (rc == 0 && bind(u->fd, (struct sockaddr *)&addr, len) < 0)
+	if (rc < 0)
+		return rc;
+	if (bind(u->fd, (struct sockaddr *)&addr, len) < 0)
 		rc = -errno;
 	if (rc == 0)
 		rc = set_perms(u, path);
-	if (rc < 0)
+	if (rc < 0) {
+		if (aside[0])
+			(void)rename(aside, path);
 		return rc;
+	}
 	u->file = files_own_number(r, open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-	if (u->e->deleted && unlink(path) < 0)
-		return -errno;
+	rc = u->file < 0     ? -EIO
+	     : u->e->deleted ? (unlink(path) < 0 ? -errno : 0)
+			     : hide(r, u, path);
 	if (aside[0] && rename(aside, path) < 0)
 		return -errno;
-	return u->file < 0 ? -EIO : 0;
+	return rc;
 }
 
 static int bind_name(struct restore *r, struct restore_unix *u)
@@ -282,7 +330,8 @@ static int make_listener(struct restore *r, struct restore_unix *u)
 
 	if (rc == 0)
 		rc = bind_name(r, u);
-	if (rc == 0 && listen(u->fd, u->e->backlog) < 0)
+	/* Room for all who wait; the true length comes last. */
+	if (rc == 0 && listen(u->fd, INT_MAX) < 0)
 		rc = failed(u, errno, "listen");
 	return rc;
 }
@@ -314,7 +363,7 @@ static int relisten(struct restore *r, struct restore_unix *u)
 	if (!a.task || u->is_relistened)
 		return 0;
 	u->is_relistened = true;
-	return author_listen(r, &a, u->fd, u->e->backlog);
+	return author_listen(r, &a, u->fd, INT_MAX);
 }
 
 /* What the server is told of its client. */
@@ -326,6 +375,26 @@ static int connect_as(struct restore *r, struct author a, int fd, const struct r
 	if (!a.task)
 		return connect_to(fd, to);
 	return author_connect(r, &a, fd, (struct sockaddr *)&addr, len);
+}
+
+/* An abstract name cannot be hidden: whoever is not ours is turned away. */
+static int accept_from(struct restore *r, const struct restore_unix *listener,
+		       const struct restore_task *author)
+{
+	pid_t pid = author ? author->pid : getpid();
+
+	for (;;) {
+		struct ucred cred;
+		socklen_t len = sizeof(cred);
+		autoclose int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd < 0)
+			return -errno;
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+			return -errno;
+		if (cred.pid == pid)
+			return files_own_number(r, take_fd(&fd));
+	}
 }
 
 static int connect_through(struct restore *r, struct restore_unix *listener,
@@ -345,8 +414,8 @@ static int connect_through(struct restore *r, struct restore_unix *listener,
 	rc = connect_as(r, author_of(r, server->e), client->fd, listener);
 	if (rc < 0)
 		return failed(client, -rc, "connect it to its listener");
-	server->fd = files_own_number(r, accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC));
-	return server->fd < 0 ? failed(server, errno, "accept it") : 0;
+	server->fd = accept_from(r, listener, author_of(r, server->e).task);
+	return server->fd < 0 ? failed(server, -server->fd, "accept it") : 0;
 }
 
 /* Both ends are in the images and connected to each other. */
@@ -527,12 +596,15 @@ static int ensure(struct restore *r, struct restore_unix *u)
 {
 	if (u->fd >= 0)
 		return 0;
-	if (u->is_making)
-		return refuse(EINVAL,
-			      "image files.img: unix sockets are connected in a circle at %u",
-			      u->e->ino);
+	if (u->is_making || r->sockets->depth > DEPTH_MAX)
+		return refuse(
+			EINVAL,
+			"image files.img: unix sockets are connected in a circle or chain at %u",
+			u->e->ino);
 	u->is_making = true;
+	r->sockets->depth++;
 	int rc = make(r, u);
+	r->sockets->depth--;
 	u->is_making = false;
 	return rc;
 }
@@ -691,17 +763,20 @@ static int send_packet(struct restore *r, const struct snapshot_packet *p, int f
 }
 
 /* Somebody who is connected to the socket, or nobody. */
-static int sender_for(struct restore *r, const struct restore_unix *u, bool *is_temporary)
+static int sender_for(struct restore *r, const struct restore_unix *u, bool has_name,
+		      bool *is_temporary)
 {
 	const struct restore_sockets *s = r->sockets;
 
 	*is_temporary = false;
 	if (u->spare >= 0)
 		return u->spare;
-	if (u->peer && u->peer->peer == u && u->peer->fd >= 0)
+	if (u->peer && u->peer->peer == u && u->peer->fd >= 0 &&
+	    (has_name || !u->peer->e->name.len || !u->e->name.len || unix_is_stream(u->e->type)))
 		return u->peer->fd;
 	for (size_t i = 0; i < s->n; i++)
-		if (s->sk[i].peer == u && s->sk[i].fd >= 0)
+		if (s->sk[i].peer == u && s->sk[i].fd >= 0 &&
+		    (has_name || !s->sk[i].e->name.len || !u->e->name.len))
 			return s->sk[i].fd;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	*is_temporary = true;
@@ -743,7 +818,7 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 	socklen_t to_len = source ? address_of(u, &to) : 0;
 	bool is_temporary = false;
 
-	int fd = source ? source->fd : sender_for(r, u, &is_temporary);
+	int fd = source ? source->fd : sender_for(r, u, p->entry->has_source, &is_temporary);
 	if (fd < 0)
 		return failed(u, -fd, "find a sender for what waits in it");
 	/* The options come last; until then its own buffer may not limit what it sends. */
@@ -754,13 +829,31 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 	return rc < 0 ? failed(u, -rc, "put back what waited in it") : 0;
 }
 
-static int finish_one(struct restore_unix *u)
+/* The kernel takes down who listens each time: so it is the author again, if there is one. */
+static int set_backlog(struct restore *r, struct restore_unix *u)
+{
+	const struct author a = author_of(r, u->e);
+
+	if (u->e->state != UNIX_LISTEN || u->fd < 0)
+		return 0;
+	if (a.task)
+		return author_listen(r, &a, u->fd, u->e->backlog);
+	return listen(u->fd, u->e->backlog) < 0 ? failed(u, errno, "set its backlog") : 0;
+}
+
+static int finish_one(struct restore *r, struct restore_unix *u)
 {
 	static const int how[] = { 0, SHUT_RD, SHUT_WR, SHUT_RDWR };
 
 	/* The peer closed while something was unread: that it will find. */
 	if (u->e->was_reset && u->spare >= 0)
 		(void)send(u->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (u->hidden && rename(u->hidden, u->path) < 0)
+		return failed(u, errno, "give its file its name");
+	u->hidden = NULL;
+	int rc = set_backlog(r, u);
+	if (rc < 0)
+		return rc;
 	own_close(&u->spare);
 	own_close(&u->file);
 	u->spare = u->file = -1;
@@ -770,7 +863,7 @@ static int finish_one(struct restore_unix *u)
 	if (u->e->has_shutdown && u->e->shutdown && u->e->shutdown <= 3 &&
 	    shutdown(u->fd, how[u->e->shutdown]) < 0 && errno != ENOTCONN)
 		return failed(u, errno, "shut it down");
-	int rc = socket_options_set(u->fd, u->e->opts);
+	rc = socket_options_set(u->fd, u->e->opts);
 	if (rc < 0)
 		return failed(u, -rc, "set its options");
 	if (u->e->has_peek_off) {
@@ -779,7 +872,8 @@ static int finish_one(struct restore_unix *u)
 		if (setsockopt(u->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0)
 			return failed(u, errno, "set where a look starts (SO_PEEK_OFF)");
 	}
-	if (u->e->flags & O_NONBLOCK && fcntl(u->fd, F_SETFL, O_NONBLOCK) < 0)
+	const int settable = O_APPEND | O_NONBLOCK | O_NOATIME;
+	if (u->e->flags & settable && fcntl(u->fd, F_SETFL, u->e->flags & settable) < 0)
 		return failed(u, errno, "set its flags");
 	if (u->is_late) { /* a copy: the tasks take theirs from another number */
 		own_close(&u->fd);
@@ -800,6 +894,37 @@ static int connect_waiting(struct restore *r, struct restore_unix *u)
 	return rc < 0 ? failed(u, -rc, "connect it; the other end has not accepted it yet") : 0;
 }
 
+static int by_position(const void *a, const void *b)
+{
+	uint32_t x = (*(struct restore_unix *const *)a)->e->backlog_pos,
+		 y = (*(struct restore_unix *const *)b)->e->backlog_pos;
+
+	return (x > y) - (x < y);
+}
+
+/* In the order in which they wait. */
+static int connect_all_waiting(struct restore *r, struct restore_sockets *s)
+{
+	struct restore_unix **list = arena_array(&r->arena, struct restore_unix *, s->n);
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		list[i] = &s->sk[i];
+	qsort(list, s->n, sizeof(*list), by_position);
+	for (size_t i = 0; i < s->n && rc == 0; i++)
+		rc = connect_waiting(r, list[i]);
+	return rc;
+}
+
+void sockets_undo(struct restore *r)
+{
+	const struct restore_sockets *s = r->sockets;
+
+	for (size_t i = 0; s && i < s->n; i++)
+		if (s->sk[i].path)
+			(void)unlink(s->sk[i].hidden ? s->sk[i].hidden : s->sk[i].path);
+}
+
 int sockets_finish(struct restore *r)
 {
 	struct restore_sockets *s = r->sockets;
@@ -814,11 +939,10 @@ int sockets_finish(struct restore *r)
 	for (size_t i = 0; i < s->n && rc == 0; i++)
 		if (s->sk[i].e->state == UNIX_LISTEN && s->sk[i].fd >= 0)
 			rc = relisten(r, &s->sk[i]);
-	for (size_t i = 0; i < s->n && rc == 0; i++)
-		rc = connect_waiting(r, &s->sk[i]);
+	rc = rc < 0 ? rc : connect_all_waiting(r, s);
 	for (size_t i = 0; i < r->snapshot.n_packets && rc == 0; i++)
 		rc = fill_queue(r, &r->snapshot.packets[i]);
 	for (size_t i = 0; i < s->n && rc == 0; i++)
-		rc = finish_one(&s->sk[i]);
+		rc = finish_one(r, &s->sk[i]);
 	return rc < 0 ? rc : cuts_check_used(&s->cuts);
 }

@@ -1044,6 +1044,23 @@ static void leave_child(void)
 	_exit(0);
 }
 
+/*
+ * A look takes away what can be seen only once, like a reset. Sockets that nobody can reach, being
+ * in flight in each other, are collected meanwhile, which others may notice.
+ */
+static void settle(void)
+{
+	int pair[2];
+
+	look_everywhere();
+	end_looking();
+	/* the kernel collects when a socket goes that is not in flight */
+	need("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	close(pair[0]);
+	close(pair[1]);
+	nanosleep(&(struct timespec){ 0, 30000000 }, NULL);
+}
+
 static void map_common(void)
 {
 	int fd = need("open", open(dir_path("common"), O_RDWR | O_CREAT, 0600));
@@ -1068,11 +1085,8 @@ static void make(void)
 	take_steps();
 	if (us)
 		serve_signals(look_as_child, leave_child);
-	/* the first look takes away what can be seen only once, like a reset */
-	look_everywhere();
-	end_looking();
-	/* sockets that nobody can reach, being in flight in each other, are collected meanwhile */
-	nanosleep(&(struct timespec){ 0, 50000000 }, NULL);
+	settle();
+	settle();
 	look_everywhere();
 	memcpy(before, shared()->now, sizeof(before));
 	for_pairs(note_pair);
