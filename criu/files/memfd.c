@@ -265,7 +265,7 @@ static int memfd_open(struct restore *r, const FileEntry *entry)
 		return fail(-fd, "memfd %s: open it again", r->snapshot.memfds[i]->name);
 	if (e->pos && lseek(fd, e->pos, SEEK_SET) < 0)
 		return fail(errno, "memfd %s: seek", r->snapshot.memfds[i]->name);
-	return take_fd(&fd);
+	return file_finish(take_fd(&fd), e->flags, r->snapshot.memfds[i]->name);
 }
 
 int memfds_seal(struct restore *r)

@@ -25,6 +25,8 @@
 #include "files/pipe.h"
 #include "files/regular.h"
 
+#define O_LARGEFILE_BIT 0100000 /* the C library has 0 for it where it is always on */
+
 /* One description of a pipe, at dump. */
 struct dump_pipe {
 	ino_t ino;
@@ -358,7 +360,8 @@ static int take_end(struct restore_pipe *p, uint32_t flags)
 	uint32_t mode = flags & O_ACCMODE;
 	int i = mode != O_RDONLY;
 
-	if (mode == O_RDWR || !p->is_first[i]) {
+	/* What pipe(2) gives has not the flag that every open(2) sets. */
+	if (mode == O_RDWR || !p->is_first[i] || flags & O_LARGEFILE_BIT) {
 		int from = p->end[i] >= 0 ? p->end[i] : p->end[!i];
 		int fd = file_reopen(from, flags | O_NONBLOCK);
 

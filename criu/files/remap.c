@@ -29,10 +29,11 @@
 #define RENAME_EXCHANGE 2
 #endif
 
-#define CHUNKS_FROM 12288 /* bytes; smaller files are in one piece, as the format has it */
-#define CHUNK_MAX   (1u << 20)
-#define BLOCK_SIZE  512 /* of st_blocks */
-#define XATTRS_MAX  65536
+#define O_TMPFILE_BIT 020000000 /* of O_TMPFILE, which has O_DIRECTORY in it */
+#define CHUNKS_FROM   12288	/* bytes; smaller files are in one piece, as the format has it */
+#define CHUNK_MAX     (1u << 20)
+#define BLOCK_SIZE    512 /* of st_blocks */
+#define XATTRS_MAX    65536
 
 /* A file that is remapped, once for all that refer to it. */
 struct dump_remap {
@@ -390,7 +391,8 @@ static int make_node(struct snapshot_ghost *g, const char *path)
 	return fd < 0 ? -errno : write_content(g, fd);
 }
 
-static int dress_node(struct snapshot_ghost *g, const char *path)
+/* Owner, mode, attributes and times; a link in /proc is followed, one that is a ghost is not. */
+static int dress(struct snapshot_ghost *g, const char *path, bool follow)
 {
 	const GhostFileEntry *e = g->entry;
 	const struct timespec times[2] = {
@@ -400,16 +402,17 @@ static int dress_node(struct snapshot_ghost *g, const char *path)
 		  e->mtim ? (long)e->mtim->tv_usec * 1000 + e->mtim_nsec : UTIME_OMIT },
 	};
 
-	if (lchown(path, e->uid, e->gid) < 0)
+	if (fchownat(AT_FDCWD, path, e->uid, e->gid, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	if (!S_ISLNK(e->mode) && chmod(path, e->mode & 07777) < 0)
 		return -errno;
 	for (size_t i = 0; i < e->n_xattrs; i++)
-		if (lsetxattr(path, e->xattrs[i]->name, e->xattrs[i]->value.data,
-			      e->xattrs[i]->value.len, 0) < 0)
+		if ((follow ? setxattr : lsetxattr)(path, e->xattrs[i]->name,
+						    e->xattrs[i]->value.data,
+						    e->xattrs[i]->value.len, 0) < 0)
 			warn("file %s: set its attribute %s: %s", path, e->xattrs[i]->name,
 			     strerror(errno));
-	return utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	return utimensat(AT_FDCWD, path, times, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 /* Directories on the way that are gone too; files_clean_up removes them again. */
@@ -449,7 +452,7 @@ static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *p
 			path);
 	if (rc < 0)
 		return fail(-rc, "file %s: make the deleted file again", name);
-	rc = dress_node(g, name);
+	rc = dress(g, name, false);
 	return rc < 0 ? fail(-rc, "file %s: set its owner, mode and times", name) : 0;
 }
 
@@ -495,7 +498,7 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
-static int open_dir(struct snapshot_ghost *g, const char *path, int flags)
+static int open_dir(struct snapshot_ghost *g, const char *path, int flags, off_t pos)
 {
 	int rc = move_dir(g->path, path);
 
@@ -505,6 +508,9 @@ static int open_dir(struct snapshot_ghost *g, const char *path, int flags)
 		return rc;
 	autoclose int fd = open(path, flags);
 	rc = fd < 0 ? -errno : 0;
+	/* Some file systems let nobody seek in a directory that is removed. */
+	if (fd >= 0 && !(flags & O_PATH))
+		(void)lseek(fd, pos, SEEK_SET);
 	(void)rmdir(path);
 	return rc < 0 ? rc : take_fd(&fd);
 }
@@ -527,6 +533,58 @@ static int open_file(const char *source, const char *path, uint32_t id, int flag
 	return open_in_place_of(spare, path, flags, false);
 }
 
+/* The entry of a ghost that was made with O_TMPFILE; only its description shows that. */
+static const RegFileEntry *nameless_entry(const struct restore *r, uint32_t ghost)
+{
+	const struct snapshot *s = &r->snapshot;
+
+	for (size_t i = 0; i < s->n_remaps; i++) {
+		const RegFileEntry *e = s->files[snapshot_file(s, s->remaps[i]->orig_id)]->reg;
+
+		if (s->remaps[i]->remap_id == ghost &&
+		    s->remaps[i]->remap_type == REMAP_TYPE__GHOST && e->flags & O_TMPFILE_BIT &&
+		    (e->flags & O_ACCMODE) != O_RDONLY)
+			return e;
+	}
+	return NULL;
+}
+
+/* Such a file can still be given a name (linkat), which a deleted one cannot: made in the same way.
+ */
+static int make_nameless(struct restore *r, struct snapshot_ghost *g, uint32_t id)
+{
+	const RegFileEntry *e = nameless_entry(r, id);
+	char dir[PATH_MAX], link[64];
+
+	if (!e)
+		return 0;
+	int rc = files_make_parents(r, e->name);
+	if (rc < 0)
+		return rc;
+	nearest_folder(e->name, dir);
+	int flags = O_TMPFILE | (e->flags & (O_ACCMODE | O_SYNC | O_DSYNC)) | O_CLOEXEC;
+	int fd = files_own_number(r, open(dir, flags, 0600));
+	if (fd < 0) /* not every file system can */
+		return 0;
+	g->kept_fd = fd + 1;
+	g->nameless = e;
+	rc = write_content(g, fd);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return rc < 0 ? rc : dress(g, link, true);
+}
+
+/* What is kept open leads to a file without a name as often as it is needed. */
+static int open_kept(const struct snapshot_ghost *g, const RegFileEntry *e, int flags)
+{
+	int fd;
+
+	if (g->nameless == e)
+		fd = file_finish(fcntl(g->kept_fd - 1, F_DUPFD_CLOEXEC, 0), e->flags, e->name);
+	else
+		fd = file_reopen(g->kept_fd - 1, flags);
+	return fd < 0 ? fail(-fd, "file %s: open the deleted file again", e->name) : fd;
+}
+
 int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFileEntry *e, int flags)
 {
 	int rc;
@@ -543,11 +601,13 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	}
 	struct snapshot_ghost *g = ghost_of(r, remap->remap_id);
 	bool is_dir = S_ISDIR(g->entry->mode);
-	if (is_dir && g->dir_fd > 0) {
-		rc = file_reopen(g->dir_fd - 1, flags);
-		return rc < 0 ? fail(-rc, "file %s: open the deleted directory again", e->name)
-			      : rc;
+	if (g->kept_fd <= 0 && S_ISREG(g->entry->mode)) {
+		rc = make_nameless(r, g, remap->remap_id);
+		if (rc < 0)
+			return fail(-rc, "file %s: make the file without a name again", e->name);
 	}
+	if (g->kept_fd > 0)
+		return open_kept(g, e, flags);
 	if (!g->path || is_dir) {
 		rc = make_ghost(r, g, e->name);
 		if (rc < 0)
@@ -555,12 +615,12 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	}
 	rc = files_make_parents(r, e->name);
 	if (rc == 0)
-		rc = is_dir ? open_dir(g, e->name, flags)
+		rc = is_dir ? open_dir(g, e->name, flags, e->pos)
 			    : open_file(g->path, e->name, e->id, flags);
 	if (is_dir)
 		g->path = NULL;
 	if (is_dir && rc >= 0)
-		g->dir_fd = files_own_number(r, fcntl(rc, F_DUPFD_CLOEXEC, 0)) + 1;
+		g->kept_fd = files_own_number(r, fcntl(rc, F_DUPFD_CLOEXEC, 0)) + 1;
 	return rc < 0 ? fail(-rc, "file %s: open the deleted file again", e->name) : rc;
 }
 
@@ -572,9 +632,9 @@ void files_clean_up(struct restore *r)
 		if (g->path && remove(g->path) < 0)
 			warn("file %s: remove it again: %s", g->path, strerror(errno));
 		g->path = NULL;
-		if (g->dir_fd > 0)
-			(void)close(g->dir_fd - 1);
-		g->dir_fd = 0;
+		if (g->kept_fd > 0)
+			(void)close(g->kept_fd - 1);
+		g->kept_fd = 0;
 	}
 	while (r->n_made_dirs)
 		(void)rmdir(r->made_dirs[--r->n_made_dirs]);

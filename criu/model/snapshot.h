@@ -33,9 +33,10 @@ struct snapshot_ghost {
 	} * chunks; /* of its content; the rest is holes */
 	size_t n_chunks;
 	uint64_t size;
-	struct image_in image; /* holds the data */
-	const char *path;      /* where it is made again, while it is there */
-	int dir_fd;	       /* one more than the descriptor of a directory; 0: none */
+	struct image_in image;	      /* holds the data */
+	const char *path;	      /* where it is made again, while it is there */
+	int kept_fd;		      /* one more than a descriptor of it; 0: none */
+	const RegFileEntry *nameless; /* whose description kept_fd is; NULL: nobody's */
 };
 
 /* The queue of a pipe or fifo. */

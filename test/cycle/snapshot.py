@@ -257,7 +257,9 @@ class Descriptor:
 
     def plain_target(self, names):
         m = NUMBERED.match(self.target)
-        return f'{m.group(1)}:[{names.number(*self.inode)}]' if m and self.inode else self.target
+        # A file made with O_TMPFILE has its inode for a name.
+        target = re.sub(r'/#\d+ \(deleted\)$', '/#inode (deleted)', self.target)
+        return f'{m.group(1)}:[{names.number(*self.inode)}]' if m and self.inode else target
 
 
 def descriptors(pid, names):
