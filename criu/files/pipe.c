@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <search.h>
 #include <stdio.h>
@@ -291,26 +292,46 @@ struct restore_pipe {
 	bool is_first[2]; /* nobody has it */
 };
 
+static int put(int fd, const uint8_t *data, uint32_t len, bool is_packet)
+{
+	int flags = fcntl(fd, F_GETFL) & ~O_DIRECT;
+
+	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK | (is_packet ? O_DIRECT : 0)) < 0)
+		return -errno;
+	if (!len)
+		return 0;
+	ssize_t n = write(fd, data, len);
+	return n < 0 ? -errno : n == (ssize_t)len ? 0 : -EAGAIN;
+}
+
+/*
+ * What one read gives. More than PIPE_BUF bytes were no packet, but may have been followed by one,
+ * which ends the read: it is the last part of them.
+ */
+static int put_record(int fd, const uint8_t *data, uint32_t len, bool is_last)
+{
+	uint32_t plain = len <= PIPE_BUF ? 0 : is_last ? len : len - PIPE_BUF;
+	int rc = plain ? put(fd, data, plain, false) : 0;
+
+	return rc < 0 || plain == len ? rc : put(fd, data + plain, len - plain, true);
+}
+
 static int fill(const struct snapshot_pipe *q, int fd)
 {
 	const PipeDataEntry *e = q->entry;
+	int rc = 0;
 
 	if (e->has_size && e->size && fcntl(fd, F_SETPIPE_SZ, e->size) < 0)
 		return fail(errno,
 			    "pipe %#x: set its capacity to %u (see /proc/sys/fs/pipe-max-size)",
 			    e->pipe_id, e->size);
-	int flags = fcntl(fd, F_GETFL) & ~O_DIRECT;
-	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK | (e->n_packets ? O_DIRECT : 0)) < 0)
-		return fail(errno, "pipe %#x: set flags", e->pipe_id);
-	for (uint32_t pos = 0, i = 0; pos < e->bytes; i++) {
-		uint32_t len = e->n_packets ? e->packets[i] : e->bytes - pos;
-
-		if (write(fd, q->data + pos, len) != (ssize_t)len)
-			return refuse(EIO, "pipe %#x: its %u bytes do not fit into it", e->pipe_id,
-				      e->bytes);
-		pos += len;
+	if (!e->n_packets)
+		rc = put(fd, q->data, e->bytes, false);
+	for (uint32_t pos = 0, i = 0; i < e->n_packets && rc == 0; i++) {
+		rc = put_record(fd, q->data + pos, e->packets[i], i + 1 == e->n_packets);
+		pos += e->packets[i];
 	}
-	return 0;
+	return rc < 0 ? fail(-rc, "pipe %#x: put its %u bytes back", e->pipe_id, e->bytes) : 0;
 }
 
 static int by_id(const void *a, const void *b)
