@@ -48,6 +48,8 @@ struct restore_sockets {
 	struct cuts cuts;
 	struct restore_unix **listeners;
 	size_t n_listeners;
+	struct restore_unix **extra; /* listeners that are closed at the end, as they were */
+	size_t n_extra;
 	unsigned depth;
 	bool has_pairs; /* those that authors make are made */
 };
@@ -292,7 +294,9 @@ static socklen_t address_of(const struct restore_unix *to, struct sockaddr_un *r
 
 	if (to->file < 0)
 		return address(to->e->name.data, to->e->name.len, ret);
-	return address(path, snprintf(path, sizeof(path), "/proc/self/fd/%d", to->file) + 1, ret);
+	/* By our pid, because an author that has not the descriptor may do this. */
+	int len = snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), to->file);
+	return address(path, len + 1, ret);
 }
 
 static int connect_to(int fd, const struct restore_unix *to)
@@ -418,6 +422,29 @@ static int connect_through(struct restore *r, struct restore_unix *listener,
 	return server->fd < 0 ? failed(server, -server->fd, "accept it") : 0;
 }
 
+/*
+ * A connection outlives its listener, and has its name: then there is a listener for as long as
+ * connections are made. Clients are told of its author.
+ */
+static struct restore_unix *extra_listener(struct restore *r, const struct restore_unix *server,
+					   const struct restore_unix *client)
+{
+	struct restore_sockets *s = r->sockets;
+	struct restore_unix *l = arena_new(&r->arena, struct restore_unix);
+	UnixSkEntry *e = arena_memdup(&r->arena, server->e, sizeof(*e));
+
+	e->state = UNIX_LISTEN;
+	e->peer = 0;
+	e->has_peer_pid = client && client->e->has_peer_pid;
+	e->peer_pid = e->has_peer_pid ? client->e->peer_pid : 0;
+	e->peer_uid = client ? client->e->peer_uid : 0;
+	e->peer_gid = client ? client->e->peer_gid : 0;
+	*l = (struct restore_unix){ .e = e, .fd = -1, .spare = -1, .file = -1 };
+	*ARENA_PUSH(&r->arena, s->listeners, s->n_listeners) = l;
+	*ARENA_PUSH(&r->arena, s->extra, s->n_extra) = l;
+	return l;
+}
+
 /* Both ends are in the images and connected to each other. */
 static int make_connected(struct restore *r, struct restore_unix *u)
 {
@@ -431,9 +458,12 @@ static int make_connected(struct restore *r, struct restore_unix *u)
 		l = listener_of(r->sockets, p);
 		if (l)
 			return connect_through(r, l, p, u);
+		if (u->e->name.len)
+			return connect_through(r, extra_listener(r, u, p), u, p);
+		if (p->e->name.len)
+			return connect_through(r, extra_listener(r, p, u), p, u);
 	}
 	int rc = make_pair(r, u, &u->fd, &p->fd);
-	/* The name of an accepted socket without its listener belongs to nobody any more. */
 	if (rc == 0 && !unix_is_stream(u->e->type))
 		rc = bind_name(r, u);
 	if (rc == 0 && !unix_is_stream(u->e->type))
@@ -451,7 +481,17 @@ static int make_bound(struct restore *r, struct restore_unix *u)
 /* The peer has gone; what it had sent may wait. The other end is closed in sockets_finish. */
 static int make_half(struct restore *r, struct restore_unix *u)
 {
-	return make_pair(r, u, &u->fd, &u->spare);
+	if (!u->e->name.len || !unix_is_stream(u->e->type))
+		return make_pair(r, u, &u->fd, &u->spare);
+	UnixSkEntry e = *u->e;
+	struct restore_unix client = { .e = &e, .fd = -1, .spare = -1, .file = -1 };
+	struct restore_unix *l = listener_of(r->sockets, u);
+
+	e.name.len = 0;
+	e.has_peer_pid = false;
+	int rc = connect_through(r, l ? l : extra_listener(r, u, NULL), u, &client);
+	u->spare = client.fd;
+	return rc;
 }
 
 static bool has_queue(const struct restore *r, const struct restore_unix *u, uint64_t *bytes)
@@ -651,11 +691,10 @@ static bool is_pair_of_author(const struct restore *r, const struct restore_unix
 	if (!u->is_late || !author_of(r, u->e).task)
 		return false;
 	if (!is_mutual(u))
-		return true;
+		return !unix_is_stream(u->e->type) || !u->e->name.len;
 	if (author_of(r, u->peer->e).task && u->peer->e->ino < u->e->ino)
 		return false;
-	return !unix_is_stream(u->e->type) ||
-	       (!listener_of(r->sockets, u) && !listener_of(r->sockets, u->peer));
+	return !unix_is_stream(u->e->type) || (!u->e->name.len && !u->peer->e->name.len);
 }
 
 static int make_pairs_in_authors(struct restore *r)
@@ -791,16 +830,33 @@ static int sender_for(struct restore *r, const struct restore_unix *u, bool has_
 static struct restore_unix *find_source(const struct restore_sockets *s, const SkPacketEntry *e,
 					const struct restore_unix *target)
 {
-	if (!e->has_source || !target->e->name.len)
+	if (!e->has_source)
 		return NULL;
 	for (size_t i = 0; i < s->n; i++) {
 		struct restore_unix *u = &s->sk[i];
 
 		if (u->fd >= 0 && u->e->type == SOCK_DGRAM && u->e->name.len == e->source.len &&
-		    !memcmp(u->e->name.data, e->source.data, e->source.len))
+		    !memcmp(u->e->name.data, e->source.data, e->source.len) &&
+		    (target->e->name.len || u->peer == target))
 			return u;
 	}
 	return NULL;
+}
+
+/* A sender that is gone: one with its name for as long as the datagram takes. */
+static int sender_named(const SkPacketEntry *e)
+{
+	struct sockaddr_un addr;
+	socklen_t len = address(e->source.data, e->source.len, &addr);
+	autoclose int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool is_path = e->source.len && e->source.data[0];
+
+	if (fd < 0 || (is_path && addr.sun_path[0] != '/') ||
+	    bind(fd, (struct sockaddr *)&addr, len) < 0)
+		return -1;
+	if (is_path)
+		(void)unlink(addr.sun_path);
+	return take_fd(&fd);
 }
 
 static int fill_queue(struct restore *r, const struct snapshot_packet *p)
@@ -815,8 +871,16 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 	}
 	struct restore_unix *source = find_source(r->sockets, p->entry, u);
 	struct sockaddr_un to;
-	socklen_t to_len = source ? address_of(u, &to) : 0;
+	socklen_t to_len = source && source->peer != u ? address_of(u, &to) : 0;
 	bool is_temporary = false;
+	autoclose int gone =
+		p->entry->has_source && !source && u->e->name.len ? sender_named(p->entry) : -1;
+
+	if (gone >= 0) {
+		to_len = address_of(u, &to);
+		int rc = send_packet(r, p, gone, &to, to_len);
+		return rc < 0 ? failed(u, -rc, "put back what waited in it") : 0;
+	}
 
 	int fd = source ? source->fd : sender_for(r, u, p->entry->has_source, &is_temporary);
 	if (fd < 0)
@@ -894,6 +958,20 @@ static int connect_waiting(struct restore *r, struct restore_unix *u)
 	return rc < 0 ? failed(u, -rc, "connect it; the other end has not accepted it yet") : 0;
 }
 
+/* Its file stays: that of a listener that was closed does, too. */
+static int end_extra(struct restore_unix *l)
+{
+	int rc = 0;
+
+	if (l->hidden && rename(l->hidden, l->path) < 0)
+		rc = failed(l, errno, "give its file its name");
+	l->hidden = NULL;
+	own_close(&l->fd);
+	own_close(&l->file);
+	l->fd = l->file = -1;
+	return rc;
+}
+
 static int by_position(const void *a, const void *b)
 {
 	uint32_t x = (*(struct restore_unix *const *)a)->e->backlog_pos,
@@ -944,5 +1022,7 @@ int sockets_finish(struct restore *r)
 		rc = fill_queue(r, &r->snapshot.packets[i]);
 	for (size_t i = 0; i < s->n && rc == 0; i++)
 		rc = finish_one(r, &s->sk[i]);
+	for (size_t i = 0; i < s->n_extra && rc == 0; i++)
+		rc = end_extra(s->extra[i]);
 	return rc < 0 ? rc : cuts_check_used(&s->cuts);
 }
