@@ -164,6 +164,20 @@ static void put_credentials(UnixSkEntry *e, int fd)
 	e->peer_gid = cred.gid;
 }
 
+/* That of a peer that is gone is known nowhere else. */
+static void put_peer_name(struct dump *d, UnixSkEntry *e, int fd)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+
+	if (e->peer || !unix_is_stream(e->type) || e->state != UNIX_ESTABLISHED ||
+	    getpeername(fd, (struct sockaddr *)&addr, &len) < 0 || len <= sizeof(sa_family_t))
+		return;
+	e->has_peer_name = true;
+	e->peer_name.len = min(len, (socklen_t)sizeof(addr)) - sizeof(sa_family_t);
+	e->peer_name.data = arena_memdup(&d->arena, addr.sun_path, e->peer_name.len);
+}
+
 /* What images have no place for. */
 static void check_rest(struct dump *d, const struct fd_probe *p)
 {
@@ -207,6 +221,7 @@ static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	if (u->info->name_len && u->info->name[0])
 		put_file(d, p, e->usk);
 	put_credentials(e->usk, p->copy);
+	put_peer_name(d, e->usk, p->copy);
 	check_rest(d, p);
 	u->entry = e->usk;
 	u->pid = p->task->process->pid;

@@ -136,6 +136,7 @@ int unix_check(const struct restore *r, const FileEntry *entry)
 
 	(void)r;
 	if (!e->ino || !e->opts || e->name.len > UNIX_NAME_MAX + 1 ||
+	    e->peer_name.len > UNIX_NAME_MAX + 1 ||
 	    (!unix_is_stream(e->type) && e->type != SOCK_DGRAM))
 		return refuse(EINVAL, "image files.img: unix socket %#x makes no sense", e->id);
 	if ((e->name_dir && e->name_dir[0] != '/') ||
@@ -478,13 +479,32 @@ static int make_bound(struct restore *r, struct restore_unix *u)
 	return rc < 0 ? rc : bind_name(r, u);
 }
 
+static int make_half_of_client(struct restore *r, struct restore_unix *u)
+{
+	UnixSkEntry e = *u->e;
+	struct restore_unix server = { .e = &e, .fd = -1, .spare = -1, .file = -1 };
+
+	e.name = u->e->peer_name;
+	e.name_dir = NULL;
+	e.file_perms = NULL;
+	e.has_deleted = e.deleted = true; /* whatever has the path now keeps it */
+	e.has_peer_pid = false;
+	struct restore_unix *l = listener_of(r->sockets, &server);
+	int rc = connect_through(r, l ? l : extra_listener(r, &server, u), &server, u);
+	u->spare = server.fd;
+	return rc;
+}
+
 /* The peer has gone; what it had sent may wait. The other end is closed in sockets_finish. */
 static int make_half(struct restore *r, struct restore_unix *u)
 {
-	if (!u->e->name.len || !unix_is_stream(u->e->type))
-		return make_pair(r, u, &u->fd, &u->spare);
 	UnixSkEntry e = *u->e;
 	struct restore_unix client = { .e = &e, .fd = -1, .spare = -1, .file = -1 };
+
+	if (unix_is_stream(e.type) && e.has_peer_name && e.peer_name.len)
+		return make_half_of_client(r, u);
+	if (!e.name.len || !unix_is_stream(e.type))
+		return make_pair(r, u, &u->fd, &u->spare);
 	struct restore_unix *l = listener_of(r->sockets, u);
 
 	e.name.len = 0;
@@ -691,7 +711,7 @@ static bool is_pair_of_author(const struct restore *r, const struct restore_unix
 	if (!u->is_late || !author_of(r, u->e).task)
 		return false;
 	if (!is_mutual(u))
-		return !unix_is_stream(u->e->type) || !u->e->name.len;
+		return !unix_is_stream(u->e->type) || (!u->e->name.len && !u->e->peer_name.len);
 	if (author_of(r, u->peer->e).task && u->peer->e->ino < u->e->ino)
 		return false;
 	return !unix_is_stream(u->e->type) || (!u->e->name.len && !u->peer->e->name.len);
