@@ -3,7 +3,9 @@
 
 import ctypes
 import difflib
+import fcntl
 import os
+import tempfile
 import re
 import shlex
 import shutil
@@ -467,6 +469,15 @@ def on_term(_sig, _frame):
     raise KeyboardInterrupt
 
 
+def take_turns(row):
+    """Rows with the flag alone=NAME do not run at the same time: they need the same numbers again."""
+    if not row.has('alone'):
+        return None
+    lock = open(os.path.join(tempfile.gettempdir(), f'criu-cycle-{row.flags["alone"]}.lock'), 'w')
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def run_row(row, directory, criu, places, cycles, timeout):
     """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
     become_subreaper()
@@ -474,6 +485,7 @@ def run_row(row, directory, criu, places, cycles, timeout):
     signal.signal(signal.SIGTERM, on_term)
     signal.alarm(int(row.flags.get('timeout', timeout)))
     try:
+        alone = take_turns(row)
         Case(row, directory, criu, places, cycles).run()
         verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
     except Skipped as e:
