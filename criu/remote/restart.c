@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "proc/text.h"
 #include "remote/restart.h"
 
 /*
@@ -25,6 +26,8 @@
  * turn; only a thread whose call ends right now, to be followed by no other, uses all of it.
  */
 #define LOOK_US	     500000
+#define LOOK_MAX_US  5000000 /* for one that did not get a CPU at all */
+#define RAN_NS	     1000000 /* on a CPU: it had its turn */
 #define LOOK_EACH_US 20
 #define FIRST_PAGE   4096 /* no pointer is lower */
 
@@ -44,10 +47,22 @@ static long call_of(const char *wchan, uint64_t first_arg)
 	return first_arg < FIRST_PAGE ? SYS_clock_nanosleep : SYS_nanosleep;
 }
 
+/* The time that the thread has spent on a CPU: the first number of schedstat. */
+static uint64_t cpu_ns(const struct thread *t)
+{
+	char path[64], text[128];
+	uint64_t ns = 0;
+
+	snprintf(path, sizeof(path), "task/%d/schedstat", t->tid);
+	if (read_small_at(t->process->proc_fd, path, text, sizeof(text)) > 0)
+		(void)text_dec(text, &ns);
+	return ns;
+}
+
 /* Reads where the thread sleeps, as soon as it does. Returns the call's number or -1. */
 static long watch(struct thread *t, uint64_t first_arg)
 {
-	uint64_t end = now_us() + LOOK_US;
+	uint64_t start = now_us(), started_ns = cpu_ns(t);
 	char path[64], wchan[128];
 
 	snprintf(path, sizeof(path), "task/%d/wchan", t->tid);
@@ -59,7 +74,8 @@ static long watch(struct thread *t, uint64_t first_arg)
 		if (nr >= 0)
 			return nr;
 		(void)usleep(LOOK_EACH_US);
-	} while (now_us() < end);
+	} while (now_us() - start < LOOK_US ||
+		 (now_us() - start < LOOK_MAX_US && cpu_ns(t) - started_ns < RAN_NS));
 	return -1;
 }
 

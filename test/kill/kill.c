@@ -387,13 +387,18 @@ static const struct mode {
 	const char *name;
 	void (*run)(struct test *t);
 	bool is_stopped, is_control, is_at_once;
+	bool is_long; /* not in a quick run */
 	const char *only; /* for this variant */
 } modes[] = {
 	{ "points", do_points },
 	{ "random", do_random },
 	{ "stopped", do_once, .is_stopped = true },
-	{ "again", run_again, .is_at_once = true },
-	{ "stopped-again", run_again, .is_stopped = true, .is_at_once = true },
+	{ "again", run_again, .is_at_once = true, .is_long = true },
+	{ "stopped-again",
+	  run_again,
+	  .is_stopped = true,
+	  .is_at_once = true,
+	  .is_long = true },
 	{ "control", do_once, .is_control = true, .only = "regs" },
 	{ "control", do_once, .is_control = true, .only = "sleep" },
 };
@@ -494,6 +499,8 @@ static bool is_asked_for(const struct settings *s, const struct variant *v, cons
 	size_t len = colon ? (size_t)(colon - s->only) : s->only ? strlen(s->only) : 0;
 
 	if (len && (strlen(v->name) != len || strncmp(s->only, v->name, len)))
+		return false;
+	if (!colon && m->is_long && s->stride > 1)
 		return false;
 	return !colon || !strcmp(colon + 1, m->name);
 }
