@@ -109,3 +109,42 @@ TEST(options, close_closes_while_parsing)
 	snprintf(line, sizeof(line), "dump --close %d", fd);
 	ASSERT_EQ(parse(&o, line), OPTIONS_BAD);
 }
+
+static const char *config(const char *text, struct options *o)
+{
+	static const char path[] = "/tmp/criu-options-test.conf";
+	static char error[256];
+	FILE *f = fopen(path, "w");
+
+	fputs(text, f);
+	fclose(f);
+	*o = options_default();
+	error[0] = '\0';
+	(void)options_read_config(o, path, error, sizeof(error));
+	(void)remove(path);
+	return error;
+}
+
+TEST(options, a_config_file_is_read)
+{
+	struct options o;
+
+	ASSERT(!config("# nothing\n\n  leave-running\t# so\nghost-limit 3K\nlog-file \"a \\\"b\\\"\"\n"
+		       "no-shell-job\npidfile \"\"\n",
+		       &o)[0]);
+	ASSERT(o.leave_running && !o.shell_job && o.ghost_limit == 3072);
+	ASSERT(!strcmp(o.log_file, "a \"b\"") && !strcmp(o.pidfile, ""));
+}
+
+TEST(options, mistakes_in_a_config_file_are_told_with_their_line)
+{
+	struct options o;
+
+	ASSERT(strstr(config("\nnonsense\n", &o), "line 2: there is no option nonsense"));
+	ASSERT(strstr(config("timeout 1 2\n", &o), "more than one value"));
+	ASSERT(strstr(config("log-file \"x\n", &o), "quote"));
+	ASSERT(strstr(config("ghost-limit 1X\n", &o), "invalid argument"));
+	ASSERT(strstr(config("leave-running yes\n", &o), "takes no value"));
+	ASSERT(strstr(config("timeout\n", &o), "needs a value"));
+	ASSERT(strstr(config("tls\n", &o), "not supported"));
+}

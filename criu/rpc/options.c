@@ -62,6 +62,17 @@ static bool option_of(const char *field, char *name, size_t size)
 	return true;
 }
 
+bool request_field_is_known(const char *field)
+{
+	struct options o = options_default();
+	char name[64], why[256];
+
+	if (!option_of(field, name, sizeof(name)))
+		return true;
+	return options_apply(&o, name, NULL, why, sizeof(why)) ||
+	       !strstr(why, "there is no option");
+}
+
 static const void *member(const CriuOpts *o, size_t offset)
 {
 	return (const char *)o + offset;

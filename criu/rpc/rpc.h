@@ -38,4 +38,7 @@ int client_send(const struct client *c, const CriuResp *resp);
 int request_options(const struct client *c, const CriuOpts *req, struct options *ret, char *error,
 		    size_t size);
 
+/* True if a field of criu_opts is an option, or is looked at in another way. */
+bool request_field_is_known(const char *field);
+
 #endif
