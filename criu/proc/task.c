@@ -274,16 +274,6 @@ int proc_status_read(int dirfd, struct arena *a, struct proc_status *ret)
 	return proc_status_read_at(dirfd, "status", a, ret);
 }
 
-int proc_fdinfo_read(int dirfd, int fd, struct proc_fdinfo *ret)
-{
-	autofree char *text = NULL;
-	char path[32];
-
-	snprintf(path, sizeof(path), "fdinfo/%d", fd);
-	ssize_t len = read_file_at(dirfd, path, &text);
-	return len < 0 ? (int)len : proc_fdinfo_parse(text, ret);
-}
-
 static int by_value(const void *a, const void *b)
 {
 	int x = *(const int *)a, y = *(const int *)b;

@@ -67,7 +67,6 @@ int proc_fdinfo_parse(char *text, struct proc_fdinfo *ret);
 int proc_stat_read(int dirfd, struct proc_stat *ret);
 int proc_status_read(int dirfd, struct arena *a, struct proc_status *ret);
 int proc_status_read_at(int dirfd, const char *path, struct arena *a, struct proc_status *ret);
-int proc_fdinfo_read(int dirfd, int fd, struct proc_fdinfo *ret);
 
 /*
  * Lists the entries of the directory that are numbers ("task", "fd"), in ascending order.
