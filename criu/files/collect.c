@@ -145,8 +145,8 @@ int probe_read_info(struct fd_probe *p)
 
 	free(p->lines);
 	p->lines = NULL;
-	snprintf(path, sizeof(path), "fdinfo/%d", p->fd);
-	ssize_t len = read_file_at(p->task->process->proc_fd, path, &p->lines);
+	snprintf(path, sizeof(path), "%d", p->fd);
+	ssize_t len = read_file_at(p->info_dir, path, &p->lines);
 	int rc = len < 0 ? (int)len : proc_fdinfo_parse(p->lines, &p->info);
 	p->lines_size = len < 0 ? 0 : len;
 	return rc < 0 ? fail(-rc, "pid %d fd %d: read fdinfo", p->task->process->pid, p->fd) : 0;
@@ -159,17 +159,44 @@ static void probe_done(struct fd_probe *p)
 
 #define autoprobe __attribute__((cleanup(probe_done)))
 
-static int probe_fd(struct fd_probe *p, struct dump_task *t, int fd)
+/* Where the descriptors of a task are looked at, opened once for all of them. */
+struct fd_places {
+	int pidfd, fds, infos;
+};
+
+static void close_places(struct fd_places *at)
+{
+	own_close(&at->pidfd);
+	own_close(&at->fds);
+	own_close(&at->infos);
+}
+
+#define autoplaces __attribute__((cleanup(close_places)))
+
+static int open_places(const struct process *p, struct fd_places *ret)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+
+	*ret = (struct fd_places){ .pidfd = syscall(SYS_pidfd_open, p->pid, 0),
+				   .fds = openat(p->proc_fd, "fd", flags),
+				   .infos = openat(p->proc_fd, "fdinfo", flags) };
+	if (ret->pidfd < 0 || ret->fds < 0 || ret->infos < 0)
+		return fail(errno, "pid %d: look at its descriptors", p->pid);
+	return 0;
+}
+
+static int probe_fd(struct fd_probe *p, struct dump_task *t, int fd, const struct fd_places *at)
 {
 	char name[32];
 
 	p->task = t;
 	p->fd = fd;
-	snprintf(name, sizeof(name), "fd/%d", fd);
-	ssize_t len = read_link_at(t->process->proc_fd, name, p->link, sizeof(p->link));
+	p->info_dir = at->infos;
+	snprintf(name, sizeof(name), "%d", fd);
+	ssize_t len = read_link_at(at->fds, name, p->link, sizeof(p->link));
 	if (len < 0)
 		return fail(-len, "pid %d fd %d: read its link", t->process->pid, fd);
-	if (fstatat(t->process->proc_fd, name, &p->st, 0) < 0)
+	if (fstatat(at->fds, name, &p->st, 0) < 0)
 		return fail(errno, "pid %d fd %d: stat", t->process->pid, fd);
 	return probe_read_info(p);
 }
@@ -203,22 +230,27 @@ static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 }
 
 /* A description that is seen for the first time. */
-static int add_description(struct dump *d, struct fd_probe *p, int pidfd, struct known_file *f)
+static int add_description(struct dump *d, struct fd_probe *p, const struct fd_places *at,
+			   struct known_file *f)
 {
 	f->entry = files_new_entry(d);
 	table(d)->inodes[f->entry->id - 1] = p->st.st_ino;
-	if (!(p->info.flags & O_PATH) && pidfd >= 0)
-		p->copy = syscall(SYS_pidfd_getfd, pidfd, p->fd, 0);
+	if (!(p->info.flags & O_PATH))
+		p->copy = syscall(SYS_pidfd_getfd, at->pidfd, p->fd, 0);
 	int rc = dump_description(d, p, f->entry);
 	own_close(&p->copy);
 	p->copy = -1;
 	return rc;
 }
 
-static int collect_fd(struct dump *d, struct dump_task *t, int fd, int pidfd)
+static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct fd_places *at)
 {
-	autoprobe struct fd_probe p = { .copy = -1 };
-	int rc = probe_fd(&p, t, fd);
+	autoprobe struct fd_probe p;
+	p.copy = -1;
+	p.lines = NULL; /* the rest is filled in; its room for a link is large */
+	p.lines_size = 0;
+
+	int rc = probe_fd(&p, t, fd, at);
 
 	if (rc < 0)
 		return rc;
@@ -228,7 +260,7 @@ static int collect_fd(struct dump *d, struct dump_task *t, int fd, int pidfd)
 	if (!found)
 		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);
 	if (*found == f)
-		rc = add_description(d, &p, pidfd, f);
+		rc = add_description(d, &p, at, f);
 	if (rc < 0)
 		return rc;
 	FdinfoEntry *e = MESSAGE(&d->arena, FdinfoEntry, fdinfo_entry);
@@ -267,10 +299,12 @@ static struct dump_task *own_task(struct dump *d)
 int files_add_own(struct dump *d, int fd, uint32_t *ret_id)
 {
 	struct dump_task *t = own_task(d);
-	autoclose int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+	autoplaces struct fd_places at = { -1, -1, -1 };
 
 	*ARENA_PUSH(&d->arena, d->own_fds, d->n_own_fds) = fd;
-	int rc = t && pidfd >= 0 ? collect_fd(d, t, fd, pidfd) : -errno;
+	int rc = t ? open_places(t->process, &at) : -errno;
+	if (rc == 0)
+		rc = collect_fd(d, t, fd, &at);
 	if (rc == 0)
 		*ret_id = t->fds[t->n_fds - 1]->id;
 	return rc;
@@ -291,13 +325,11 @@ int files_collect_task(struct dump *d, struct dump_task *t)
 
 	if (rc < 0)
 		return fail(-rc, "pid %d: list its descriptors", t->process->pid);
-	autoclose int pidfd = syscall(SYS_pidfd_open, t->process->pid, 0);
-	for (size_t i = 0; i < n; i++) {
-		rc = collect_fd(d, t, fds[i], pidfd);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	autoplaces struct fd_places at = { -1, -1, -1 };
+	rc = open_places(t->process, &at);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = collect_fd(d, t, fds[i], &at);
+	return rc;
 }
 
 int files_path_id(struct dump *d, struct dump_task *t, const char *link, int flags,

@@ -15,7 +15,8 @@
 struct fd_probe {
 	struct dump_task *task;
 	int fd;
-	int copy; /* criu's own descriptor of the same description; -1 where there is none */
+	int info_dir; /* /proc/PID/fdinfo */
+	int copy;     /* criu's own descriptor of the same description; -1 where there is none */
 	struct stat st;
 	struct proc_fdinfo info;
 	char *lines; /* of fdinfo, each ended by a zero byte */
