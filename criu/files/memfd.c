@@ -52,10 +52,11 @@ static struct dump_memfd *find(struct dump *d, const struct stat *st)
 static const char *name_of(struct dump *d, const char *link)
 {
 	char *name = arena_strdup(&d->arena, link + 7);
-	char *end = strstr(name, " (deleted)");
+	const char mark[] = " (deleted)";
+	size_t len = strlen(name), n = sizeof(mark) - 1;
 
-	if (end)
-		*end = '\0';
+	if (len >= n && !strcmp(name + len - n, mark))
+		name[len - n] = '\0';
 	return name;
 }
 
