@@ -296,17 +296,10 @@ static int registers(void *ctx)
 static int write_pidfile(void *ctx)
 {
 	struct restore *r = ctx;
-	char text[16];
+	int rc = r->opts->pidfile ? pidfile_write(r->opts->pidfile, r->tasks[0].pid) : 0;
 
-	if (!r->opts->pidfile)
-		return 0;
-	autoclose int fd = open(r->opts->pidfile, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return fail(errno, "pidfile %s: create (it may not exist yet)", r->opts->pidfile);
-	r->has_pidfile = true;
-	int len = snprintf(text, sizeof(text), "%d", r->tasks[0].pid);
-	int rc = write_all(fd, text, len);
-	return rc < 0 ? fail(-rc, "pidfile %s: write", r->opts->pidfile) : 0;
+	r->has_pidfile = r->opts->pidfile && rc == 0;
+	return rc;
 }
 
 static void remove_pidfile(void *ctx)

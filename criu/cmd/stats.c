@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -74,6 +75,20 @@ int stats_write_restore(struct restore *r)
 		message("Pages restored: %lu", (unsigned long)restore.pages_restored);
 	}
 	return write_to_work_dir("stats-restore", &e);
+}
+
+int pidfile_write(const char *path, int pid)
+{
+	char text[16];
+	autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return fail(errno, "pidfile %s: create (it may not exist yet)", path);
+	int rc = write_all(fd, text, snprintf(text, sizeof(text), "%d", pid));
+	if (rc == 0)
+		return 0;
+	(void)unlink(path);
+	return fail(-rc, "pidfile %s: write", path);
 }
 
 void status_tell_ready(const struct options *o)

@@ -76,15 +76,19 @@ static dev_t device(uint32_t sdev)
 	return makedev(sdev >> 20, sdev & 0xfffff);
 }
 
-/* Calls try(mount point) for each mount of the device; the first descriptor that it returns. */
-static int on_mounts_of(dev_t dev, int (*try)(int mount_fd, void *arg), void *arg)
+/* Opens what a handle stands for, through any mount of its device. A descriptor or -errno. */
+static int open_handle(dev_t dev, const FhEntry *e)
 {
+	struct {
+		struct file_handle head;
+		uint8_t bytes[HANDLE_BYTES];
+	} h = { .head.handle_bytes = e->bytes, .head.handle_type = e->type };
 	autofree char *text = NULL;
-	int result = -ENOENT;
 
+	memcpy(h.head.f_handle, e->handle, e->bytes);
 	if (read_file_at(AT_FDCWD, "/proc/self/mountinfo", &text) < 0)
 		return -errno;
-	for (char *line = text, *next; line && *line && result < 0; line = next) {
+	for (char *line = text, *next; line && *line; line = next) {
 		unsigned major, minor;
 		char point[PATH_MAX];
 
@@ -92,30 +96,18 @@ static int on_mounts_of(dev_t dev, int (*try)(int mount_fd, void *arg), void *ar
 		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, point) != 3 ||
 		    makedev(major, minor) != dev)
 			continue;
-		autoclose int fd = open(point, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		autoclose int mount = open(point, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		int fd = mount < 0 ? -1 : open_by_handle_at(mount, &h.head, O_PATH | O_CLOEXEC);
 		if (fd >= 0)
-			result = try(fd, arg);
+			return fd;
 	}
-	return result;
-}
-
-static int open_handle(int mount_fd, void *arg)
-{
-	const FhEntry *e = arg;
-	struct {
-		struct file_handle head;
-		uint8_t bytes[HANDLE_BYTES];
-	} h = { .head.handle_bytes = e->bytes, .head.handle_type = e->type };
-
-	memcpy(h.head.f_handle, e->handle, e->bytes);
-	int fd = open_by_handle_at(mount_fd, &h.head, O_PATH | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return -ENOENT;
 }
 
 /* The path of the watched file, if it has one that leads to it. */
 static bool find_path(struct dump *d, InotifyWdEntry *w)
 {
-	autoclose int fd = on_mounts_of(device(w->s_dev), open_handle, w->f_handle);
+	autoclose int fd = open_handle(device(w->s_dev), w->f_handle);
 	char link[64], path[PATH_MAX];
 	struct stat by_handle, by_path;
 
@@ -197,7 +189,6 @@ static int inotify_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 
 /* ---- restore ---- */
 
-/* Where a path may lead elsewhere by now the handle decides; on tmpfs there is only the path. */
 static int add_watch(int fd, const InotifyWdEntry *w)
 {
 	int got;

@@ -35,7 +35,7 @@ struct lock {
 	enum lock_kind kind;
 	int type; /* F_RDLCK, F_WRLCK */
 	bool is_breaking;
-	int64_t pid, start, len;
+	int64_t start, len;
 };
 
 static const char *next_word(const char **p, size_t *len)
@@ -67,13 +67,13 @@ static int parse(const char *line, struct lock *l)
 {
 	const char *word[8];
 	size_t len[8];
-	int64_t end;
+	int64_t end, pid;
 
 	for (size_t i = 0; i < ARRAY_SIZE(word); i++)
 		word[i] = next_word(&line, &len[i]);
 	if (is_word(word[1], len[1], "->"))
 		return 0;
-	if (!parse_kind(l, word[1], len[1]) || !text_int(word[4], &l->pid) ||
+	if (!parse_kind(l, word[1], len[1]) || !text_int(word[4], &pid) ||
 	    !text_int(word[6], &l->start))
 		return -EINVAL;
 	l->is_breaking = is_word(word[2], len[2], "BREAKING");

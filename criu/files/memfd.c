@@ -18,8 +18,10 @@
 #include "files/files.h"
 #include "files/memfd.h"
 #include "image/pagemap.h"
+#include "proc/text.h"
 
 #define PAGE	     4096ull
+#define MEMFD_PREFIX "/memfd:" /* in /proc */
 #define CHUNK	     (256u << 10)
 #define HUGETLBFS_ID 0x958458f6
 
@@ -33,7 +35,7 @@ struct dump_memfd {
 
 bool memfd_is_path(const char *path)
 {
-	return !strncmp(path, "/memfd:", 7);
+	return !strncmp(path, MEMFD_PREFIX, strlen(MEMFD_PREFIX));
 }
 
 static bool memfd_match(const struct fd_probe *p)
@@ -49,17 +51,6 @@ static struct dump_memfd *find(struct dump *d, const struct stat *st)
 	return NULL;
 }
 
-static const char *name_of(struct dump *d, const char *link)
-{
-	char *name = arena_strdup(&d->arena, link + 7);
-	const char mark[] = " (deleted)";
-	size_t len = strlen(name), n = sizeof(mark) - 1;
-
-	if (len >= n && !strcmp(name + len - n, mark))
-		name[len - n] = '\0';
-	return name;
-}
-
 static struct dump_memfd *add(struct dump *d, const char *who, const char *path, const char *source,
 			      const struct stat *st, int fd)
 {
@@ -70,7 +61,9 @@ static struct dump_memfd *add(struct dump *d, const char *who, const char *path,
 	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_ID)
 		dump_block(d, "%s: %s: a memfd of huge pages cannot be dumped by this version", who,
 			   path);
-	e->name = (char *)name_of(d, path);
+	e->name = arena_strdup(&d->arena, path);
+	text_cut_deleted(e->name); /* before the prefix goes, which keeps an empty name apart */
+	e->name += strlen(MEMFD_PREFIX);
 	e->uid = st->st_uid;
 	e->gid = st->st_gid;
 	e->size = st->st_size;

@@ -31,14 +31,6 @@ static bool pidfd_match(const struct fd_probe *p)
 	return !strcmp(p->link, "anon_inode:[pidfd]") || !strncmp(p->link, "pidfd:", 6);
 }
 
-static bool is_in_tree(const struct dump *d, pid_t pid)
-{
-	for (size_t i = 0; i < d->tree.n; i++)
-		if (d->tree.processes[i]->pid == pid)
-			return true;
-	return false;
-}
-
 static int pidfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
 	const char *value = probe_next(p, "Pid", NULL);
@@ -47,7 +39,7 @@ static int pidfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	if (!value || !text_int(value, &pid))
 		return refuse(EINVAL, "pid %d fd %d: fdinfo of a pidfd has no Pid",
 			      p->task->process->pid, p->fd);
-	if (pid >= 0 && !is_in_tree(d, pid))
+	if (pid >= 0 && !tree_find(&d->tree, pid))
 		dump_block(d,
 			   "pid %d fd %d: it is a pidfd of pid %d, which is not a process of the "
 			   "tree; "

@@ -123,18 +123,10 @@ static pid_t task_of_path(const char *path)
 	return rest && (*rest == '/' || !*rest || *rest == ' ') && pid <= INT32_MAX ? pid : 0;
 }
 
-static bool is_in_tree(const struct dump *d, pid_t pid)
-{
-	for (size_t i = 0; i < d->tree.n; i++)
-		if (d->tree.processes[i]->pid == pid)
-			return true;
-	return false;
-}
-
 /* A file of /proc/PID can be opened again when that process is there again. */
 static void check_task_file(struct dump *d, const char *who, const char *path)
 {
-	if (strstr(path, " (deleted)") || !is_in_tree(d, task_of_path(path)))
+	if (strstr(path, " (deleted)") || !tree_find(&d->tree, task_of_path(path)))
 		dump_block(d,
 			   "%s: %s belongs to a process that has ended or is outside of the tree; "
 			   "such a file cannot be dumped",
@@ -142,16 +134,6 @@ static void check_task_file(struct dump *d, const char *who, const char *path)
 	else if (strstr(path, "/task/"))
 		dump_block(d, "%s: %s belongs to a thread; such a file cannot be dumped", who,
 			   path);
-}
-
-/* /proc shows a file that has no name any more as "NAME (deleted)". */
-static void cut_deleted(char *name)
-{
-	static const char mark[] = " (deleted)";
-	size_t len = strlen(name), n = sizeof(mark) - 1;
-
-	if (len > n && !strcmp(name + len - n, mark))
-		name[len - n] = '\0';
 }
 
 int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
@@ -171,7 +153,7 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 		reg->has_size = false;
 		check_task_file(d, who, path);
 	} else if (!is_reachable(path, st)) {
-		cut_deleted(reg->name);
+		text_cut_deleted(reg->name);
 		remap_note(d, who, source, st, reg);
 	}
 	return 0;
@@ -194,7 +176,7 @@ void regular_name_entry(struct dump *d, const struct fd_probe *p, FileEntry *e)
 	reg->flags = probe_flags(p);
 	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
 	reg->name = arena_strdup(&d->arena, p->link);
-	cut_deleted(reg->name);
+	text_cut_deleted(reg->name);
 	reg->has_mode = true;
 	reg->mode = p->st.st_mode;
 }
@@ -270,7 +252,6 @@ static int validate(struct restore *r, int fd, const RegFileEntry *e)
 
 /* Flags that would change the file or the open itself, and those that only dup sets. */
 #define OPEN_FLAGS_LEFT_OUT (O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | FASYNC)
-#define O_TMPFILE_BIT	    020000000
 
 int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
 {

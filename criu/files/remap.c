@@ -29,11 +29,10 @@
 #define RENAME_EXCHANGE 2
 #endif
 
-#define O_TMPFILE_BIT 020000000 /* of O_TMPFILE, which has O_DIRECTORY in it */
-#define CHUNKS_FROM   12288	/* bytes; smaller files are in one piece, as the format has it */
-#define CHUNK_MAX     (1u << 20)
-#define BLOCK_SIZE    512 /* of st_blocks */
-#define XATTRS_MAX    65536
+#define CHUNKS_FROM 12288 /* bytes; smaller files are in one piece, as the format has it */
+#define CHUNK_MAX   (1u << 20)
+#define BLOCK_SIZE  512 /* of st_blocks */
+#define XATTRS_MAX  65536
 
 /* A file that is remapped, once for all that refer to it. */
 struct dump_remap {

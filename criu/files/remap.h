@@ -11,6 +11,8 @@
 #include "model/dump.h"
 #include "model/restore.h"
 
+#define O_TMPFILE_BIT 020000000 /* of O_TMPFILE, which has O_DIRECTORY in it */
+
 /*
  * Notes that the file of entry reg (name set) has to be remapped, or adds a blocker. source is a
  * path in /proc that leads to the file; who names the object.

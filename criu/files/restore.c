@@ -321,8 +321,11 @@ static void add_late_id(struct restore *r, uint32_t id, struct program *p)
 }
 
 /* What an epoll watches under a number that the task itself has not. */
-static void add_late_targets(struct restore *r, const EventpollFileEntry *e, struct program *p)
+static void add_late_targets(struct restore *r, uint32_t epoll, struct program *p)
 {
+	int k = snapshot_file(&r->snapshot, epoll);
+	const EventpollFileEntry *e = r->snapshot.files[k]->epfd;
+
 	for (size_t i = 0; i < e->n_tfd; i++)
 		if (e->tfd[i]->has_file_id)
 			add_late_id(r, e->tfd[i]->file_id, p);
@@ -331,12 +334,11 @@ static void add_late_targets(struct restore *r, const EventpollFileEntry *e, str
 static void add_late(struct restore *r, const struct restore_task *t, struct program *p)
 {
 	for (size_t i = 0; i < t->image->n_fds; i++) {
-		int k = snapshot_file(&r->snapshot, t->image->fds[i]->id);
+		const FdinfoEntry *fd = t->image->fds[i];
 
-		if (r->file_is_late[k])
-			take_late(r, p, r->file_fds[k]);
-		if (r->snapshot.files[k]->epfd)
-			add_late_targets(r, r->snapshot.files[k]->epfd, p);
+		add_late_id(r, fd->id, p);
+		if (fd->type == FD_TYPES__EVENTPOLL)
+			add_late_targets(r, fd->id, p);
 	}
 	add_late_id(r, t->image->fs->cwd_id, p);
 	add_late_id(r, t->image->fs->root_id, p);

@@ -264,15 +264,12 @@ static bool is_master_info(const TtyInfoEntry *info)
 	return major(dev) == TTY_AUX_MAJOR && minor(dev) == PTMX_MINOR;
 }
 
-static const TtyInfoEntry *other_end(const struct restore *r, const TtyInfoEntry *info)
+static const TtyInfoEntry *end_of(const struct restore *r, uint32_t index, bool master)
 {
-	for (size_t i = 0; i < r->snapshot.n_ttys; i++) {
-		const TtyInfoEntry *other = r->snapshot.ttys[i];
-
-		if (other != info && other->pty && other->pty->index == info->pty->index &&
-		    is_master_info(other) != is_master_info(info))
-			return other;
-	}
+	for (size_t i = 0; i < r->snapshot.n_ttys; i++)
+		if (r->snapshot.ttys[i]->pty->index == index &&
+		    is_master_info(r->snapshot.ttys[i]) == master)
+			return r->snapshot.ttys[i];
 	return NULL;
 }
 
@@ -363,7 +360,7 @@ static int tty_open(struct restore *r, const FileEntry *e)
 		struct restore_tty *t = pair_of(r, info->pty->index);
 
 		fd = t ? fcntl(t->master, F_DUPFD_CLOEXEC, 0) : -EBUSY;
-	} else if (other_end(r, info) || !info->termios) {
+	} else if (end_of(r, info->pty->index, true) || !info->termios) {
 		fd = open_slave(r, e, info);
 	} else {
 		fd = open_own(r, file_of(r, e));
@@ -448,15 +445,6 @@ static int set_master(int fd, const TtyInfoEntry *info, bool has_slave)
 	if (rc == 0 && info->locked && ioctl(fd, TIOCSPTLCK, &on) < 0)
 		rc = -errno;
 	return rc;
-}
-
-static const TtyInfoEntry *end_of(const struct restore *r, uint32_t index, bool master)
-{
-	for (size_t i = 0; i < r->snapshot.n_ttys; i++)
-		if (r->snapshot.ttys[i]->pty->index == index &&
-		    is_master_info(r->snapshot.ttys[i]) == master)
-			return r->snapshot.ttys[i];
-	return NULL;
 }
 
 static mode_t mode_of_slave(const struct restore *r, const TtyInfoEntry *info)

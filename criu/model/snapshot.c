@@ -13,11 +13,10 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
-#define PID_LIMIT      4194304 /* PID_MAX_LIMIT of 64-bit kernels */
-#define ADDRESS_LIMIT  0x7ffffffff000ull
-#define TASKS_MAX      100000
-#define PTY_INDEXES    (1u << 20) /* NR_UNIX98_PTY_MAX */
-#define SCM_RIGHTS_MAX 253	  /* SCM_MAX_FD */
+#define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
+#define ADDRESS_LIMIT 0x7ffffffff000ull
+#define TASKS_MAX     100000
+#define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {
@@ -39,6 +38,28 @@ static int load_inventory(struct snapshot *s, int dirfd)
 	return 0;
 }
 
+/*
+ * Reads all entries of an image into an array of pointers to them. Returns 1, 0 if there is no such
+ * file, or an error that is reported.
+ */
+static int load_list(struct snapshot *s, int dirfd, enum image_type type, unsigned long id,
+		     void *ret_list, size_t *ret_n)
+{
+	void **list = NULL, *e;
+	size_t n = 0;
+	struct image_in in;
+	int rc = image_open(&in, dirfd, type, id);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
+		*ARENA_PUSH(&s->arena, list, n) = e;
+	image_close(&in);
+	*(void ***)ret_list = list;
+	*ret_n = n;
+	return rc < 0 ? rc : 1;
+}
+
 static int by_id(const void *a, const void *b)
 {
 	uint32_t x = (*(FileEntry *const *)a)->id, y = (*(FileEntry *const *)b)->id;
@@ -48,17 +69,10 @@ static int by_id(const void *a, const void *b)
 
 static int load_files(struct snapshot *s, int dirfd)
 {
-	struct image_in in;
-	FileEntry *e;
-	int rc = image_open(&in, dirfd, IMG_FILES, 0);
+	int rc = load_list(s, dirfd, IMG_FILES, 0, &s->files, &s->n_files);
 
 	if (rc == 0)
 		return refuse(ENOENT, "image files.img is missing");
-	if (rc < 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
-		*ARENA_PUSH(&s->arena, s->files, s->n_files) = e;
-	image_close(&in);
 	if (rc < 0)
 		return rc;
 	if (s->n_files)
@@ -222,20 +236,6 @@ static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	return 0;
 }
 
-static int load_vmas_apart(struct snapshot *s, struct snapshot_task *t, int dirfd)
-{
-	struct image_in in;
-	VmaEntry *e;
-	int rc = image_open(&in, dirfd, IMG_VMAS, t->pstree->pid);
-
-	if (rc <= 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
-		*ARENA_PUSH(&s->arena, t->mm->vmas, t->mm->n_vmas) = e;
-	image_close(&in);
-	return rc;
-}
-
 static int need_file(const struct snapshot *s, uint32_t pid, uint64_t id, const char *what)
 {
 	int i = id <= UINT32_MAX ? snapshot_file(s, id) : -1;
@@ -285,7 +285,7 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	if (rc < 0)
 		return rc;
 	if (!t->mm->n_vmas)
-		rc = load_vmas_apart(s, t, dirfd);
+		rc = load_list(s, dirfd, IMG_VMAS, pid, &t->mm->vmas, &t->mm->n_vmas);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
@@ -329,17 +329,12 @@ static int by_fd(const void *a, const void *b)
 
 static int load_fds(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
-	struct image_in in;
-	FdinfoEntry *e;
-	int rc = image_open(&in, dirfd, IMG_FDINFO, t->ids->files_id);
+	char name[IMAGE_NAME_MAX];
+	int rc = load_list(s, dirfd, IMG_FDINFO, t->ids->files_id, &t->fds, &t->n_fds);
 
 	if (rc <= 0)
 		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
-		*ARENA_PUSH(&s->arena, t->fds, t->n_fds) = e;
-	image_close(&in);
-	if (rc < 0)
-		return rc;
+	image_name(IMG_FDINFO, t->ids->files_id, name);
 	if (t->n_fds)
 		qsort(t->fds, t->n_fds, sizeof(*t->fds), by_fd);
 	for (size_t i = 0; i < t->n_fds; i++) {
@@ -348,13 +343,13 @@ static int load_fds(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		if (t->fds[i]->fd > INT_MAX || (i && t->fds[i]->fd == t->fds[i - 1]->fd))
 			return refuse(EINVAL,
 				      "image %s: descriptor %u is there twice or out of range",
-				      in.name, t->fds[i]->fd);
+				      name, t->fds[i]->fd);
 		if (f < 0 || s->files[f]->type != t->fds[i]->type)
 			return refuse(
 				EINVAL,
 				"image %s: descriptor %u refers to the file %#x, which files.img "
 				"lacks or has as another type",
-				in.name, t->fds[i]->fd, t->fds[i]->id);
+				name, t->fds[i]->fd, t->fds[i]->id);
 	}
 	return 0;
 }
@@ -456,19 +451,10 @@ static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
 
 static int load_remaps(struct snapshot *s, int dirfd)
 {
-	RemapFilePathEntry *e;
-	struct image_in in;
-	int rc = image_open(&in, dirfd, IMG_REMAP_FPATH, 0);
+	int rc = load_list(s, dirfd, IMG_REMAP_FPATH, 0, &s->remaps, &s->n_remaps);
 
-	if (rc <= 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
-		rc = check_remap(s, e, dirfd);
-		if (rc < 0)
-			break;
-		*ARENA_PUSH(&s->arena, s->remaps, s->n_remaps) = e;
-	}
-	image_close(&in);
+	for (size_t i = 0; i < s->n_remaps && rc >= 0; i++)
+		rc = check_remap(s, s->remaps[i], dirfd);
 	return rc;
 }
 
@@ -537,18 +523,12 @@ int snapshot_memfd(const struct snapshot *s, uint64_t inode_id)
 
 static int load_memfds(struct snapshot *s, int dirfd)
 {
-	MemfdInodeEntry *e;
-	struct image_in in;
-	int rc = image_open(&in, dirfd, IMG_MEMFD_INODE, 0);
+	int rc = load_list(s, dirfd, IMG_MEMFD_INODE, 0, &s->memfds, &s->n_memfds);
 
-	if (rc <= 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0)
-		*ARENA_PUSH(&s->arena, s->memfds, s->n_memfds) = e;
-	image_close(&in);
 	s->memfd_pages = arena_array(&s->arena, struct pagemap, s->n_memfds);
 	for (size_t i = 0; i < s->n_memfds && rc >= 0; i++) {
-		e = s->memfds[i];
+		const MemfdInodeEntry *e = s->memfds[i];
+
 		if (e->size > INT64_MAX)
 			return refuse(EINVAL, "image memfd.img: a size makes no sense");
 		rc = e->size ? pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, e->shmid,
@@ -568,23 +548,15 @@ const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id)
 
 static int load_ttys(struct snapshot *s, int dirfd)
 {
-	TtyInfoEntry *e;
-	struct image_in in;
-	int rc = image_open(&in, dirfd, IMG_TTY_INFO, 0);
+	int rc = load_list(s, dirfd, IMG_TTY_INFO, 0, &s->ttys, &s->n_ttys);
 
-	if (rc <= 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
-		if (!e->pty || e->pty->index >= PTY_INDEXES) {
-			rc = refuse(EOPNOTSUPP,
-				    "image tty-info.img: terminal %#x is no pseudo terminal; this "
-				    "version restores no others",
-				    e->id);
-			break;
-		}
-		*ARENA_PUSH(&s->arena, s->ttys, s->n_ttys) = e;
-	}
-	image_close(&in);
+	for (size_t i = 0; i < s->n_ttys && rc >= 0; i++)
+		if (!s->ttys[i]->pty || s->ttys[i]->pty->index >= PTY_INDEXES)
+			return refuse(
+				EOPNOTSUPP,
+				"image tty-info.img: terminal %#x is no pseudo terminal; this "
+				"version restores no others",
+				s->ttys[i]->id);
 	return rc;
 }
 
@@ -632,23 +604,17 @@ static int load_packets(struct snapshot *s, int dirfd)
 
 static int load_locks(struct snapshot *s, int dirfd)
 {
-	FileLockEntry *e;
-	struct image_in in;
-	int rc = image_open(&in, dirfd, IMG_FILE_LOCKS, 0);
+	int rc = load_list(s, dirfd, IMG_FILE_LOCKS, 0, &s->locks, &s->n_locks);
 
-	if (rc <= 0)
-		return rc;
-	while ((rc = image_next(&in, &s->arena, NULL, &e)) > 0) {
-		if (e->start < 0 || e->len < 0 || e->len > INT64_MAX - e->start) {
-			rc = refuse(EINVAL,
-				    "image filelocks.img: the lock of pid %d from %lld, "
-				    "%lld bytes, is out of range",
-				    e->pid, (long long)e->start, (long long)e->len);
-			break;
-		}
-		*ARENA_PUSH(&s->arena, s->locks, s->n_locks) = e;
+	for (size_t i = 0; i < s->n_locks && rc >= 0; i++) {
+		const FileLockEntry *e = s->locks[i];
+
+		if (e->start < 0 || e->len < 0 || e->len > INT64_MAX - e->start)
+			return refuse(EINVAL,
+				      "image filelocks.img: the lock of pid %d from %lld, "
+				      "%lld bytes, is out of range",
+				      e->pid, (long long)e->start, (long long)e->len);
 	}
-	image_close(&in);
 	return rc;
 }
 

@@ -45,6 +45,8 @@ struct snapshot_pipe {
 	const uint8_t *data;
 };
 
+#define SCM_RIGHTS_MAX 253 /* descriptors in one message: SCM_MAX_FD of the kernel */
+
 /* A message that waits in a socket. */
 struct snapshot_packet {
 	SkPacketEntry *entry;

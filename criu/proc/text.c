@@ -82,3 +82,12 @@ char *text_cut_line(char *line)
 	*nl = '\0';
 	return nl + 1;
 }
+
+void text_cut_deleted(char *path)
+{
+	static const char mark[] = " (deleted)";
+	size_t len = strlen(path), n = sizeof(mark) - 1;
+
+	if (len > n && !strcmp(path + len - n, mark))
+		path[len - n] = '\0';
+}

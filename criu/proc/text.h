@@ -21,4 +21,7 @@ const char *text_field(const char *line, const char *name);
 /* Ends the line with NUL in place of its newline. Returns the next line, or NULL. */
 char *text_cut_line(char *line);
 
+/* Cuts the mark off with which /proc shows a path whose file is gone: "NAME (deleted)". */
+void text_cut_deleted(char *path);
+
 #endif

@@ -339,7 +339,7 @@ static int stop_threads(struct tree *tree, struct process *p)
 	return p->n_threads - before;
 }
 
-static struct process *find_process(struct tree *tree, pid_t pid)
+struct process *tree_find(const struct tree *tree, pid_t pid)
 {
 	for (size_t i = 0; i < tree->n; i++)
 		if (tree->processes[i]->pid == pid)
@@ -425,7 +425,7 @@ static int stop_children_of(struct tree *tree, struct process *p, pid_t tid)
 	if (rc < 0)
 		return fail(-rc, "pid %d: list children (is CONFIG_PROC_CHILDREN off?)", tid);
 	for (size_t i = 0; i < n; i++) {
-		if (find_process(tree, pids[i]))
+		if (tree_find(tree, pids[i]))
 			continue;
 		rc = add_process(tree, p, pids[i]);
 		if (rc <= 0) {

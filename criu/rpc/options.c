@@ -90,11 +90,6 @@ static size_t count(const CriuOpts *o, const ProtobufCFieldDescriptor *f)
 	return *(const protobuf_c_boolean *)member(o, f->quantifier_offset);
 }
 
-static bool apply(struct options *o, const char *name, const char *value, char *error, size_t size)
-{
-	return options_apply(o, name, value, error, size);
-}
-
 /* A number as text that lives as long as the process: options keep pointers. */
 static char *text_of(long long n)
 {
@@ -112,20 +107,21 @@ static bool apply_scalar(struct options *o, const CriuOpts *req, const ProtobufC
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_BOOL:
 		if (*(const protobuf_c_boolean *)member(req, f->offset))
-			return apply(o, name, NULL, error, size);
+			return options_apply(o, name, NULL, error, size);
 		snprintf(no, sizeof(no), "no-%s", name);
-		(void)apply(o, no, NULL, error, size); /* not every switch can be off */
+		(void)options_apply(o, no, NULL, error, size); /* not every switch can be off */
 		return true;
 	case PROTOBUF_C_TYPE_STRING:
-		return apply(o, name, *(const char *const *)member(req, f->offset), error, size);
+		return options_apply(o, name, *(const char *const *)member(req, f->offset), error,
+				     size);
 	case PROTOBUF_C_TYPE_UINT32:
-		return apply(o, name, text_of(*(const uint32_t *)member(req, f->offset)), error,
-			     size);
+		return options_apply(o, name, text_of(*(const uint32_t *)member(req, f->offset)),
+				     error, size);
 	case PROTOBUF_C_TYPE_INT32:
-		return apply(o, name, text_of(*(const int32_t *)member(req, f->offset)), error,
-			     size);
+		return options_apply(o, name, text_of(*(const int32_t *)member(req, f->offset)),
+				     error, size);
 	default:
-		return apply(o, name, "", error, size);
+		return options_apply(o, name, "", error, size);
 	}
 }
 
@@ -144,7 +140,7 @@ static bool apply_field(struct options *o, const CriuOpts *req, const ProtobufCF
 					    ? (*(char *const *const *)member(req, f->offset))[i]
 					    : "";
 
-		if (!apply(o, name, value, error, size))
+		if (!options_apply(o, name, value, error, size))
 			return false;
 	}
 	return true;
@@ -158,11 +154,12 @@ static bool apply_lists(struct options *o, const CriuOpts *req, char *error, siz
 		char *text = xmalloc(room);
 
 		snprintf(text, room, "fd[%d]:%s", e->fd, e->key);
-		if (!apply(o, "inherit-fd", text, error, size))
+		if (!options_apply(o, "inherit-fd", text, error, size))
 			return false;
 	}
 	for (size_t i = 0; i < req->n_unix_sk_ino; i++)
-		if (!apply(o, "ext-unix-sk", text_of(req->unix_sk_ino[i]->inode), error, size))
+		if (!options_apply(o, "ext-unix-sk", text_of(req->unix_sk_ino[i]->inode), error,
+				   size))
 			return false;
 	return true;
 }

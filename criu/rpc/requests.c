@@ -4,6 +4,7 @@
  * who serves them; a request outside of it gets EMPTY.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,18 @@ static int failed(struct request *q, int err)
 	return -1;
 }
 
+/* Says why a request fails, where no log line does. Returns -1. */
+static int explain(struct request *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int explain(struct request *q, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(q->error, sizeof(q->error), fmt, args);
+	va_end(args);
+	return -1;
+}
+
 static bool tells_pid(const char *stage)
 {
 	return !strcmp(stage, "setup-namespaces") || !strcmp(stage, "post-restore");
@@ -80,31 +93,27 @@ static int enter(struct request *q)
 	struct stat st;
 
 	if (stat(o->images_dir, &st) < 0 || !S_ISDIR(st.st_mode))
-		return snprintf(q->error, sizeof(q->error), "images directory %s: %s",
-				o->images_dir, strerror(S_ISDIR(st.st_mode) ? errno : ENOTDIR)),
-		       -1;
-	/* It is looked at again when we have left: by a name that leads there from anywhere. */
+		return explain(q, "images directory %s: %s", o->images_dir,
+			       strerror(S_ISDIR(st.st_mode) ? errno : ENOTDIR));
+	/* Looked at again in another directory: a relative path would lead elsewhere. */
 	char *real = realpath(o->images_dir, NULL);
 	if (strncmp(o->images_dir, "/proc/", 6) && real)
 		o->images_dir = real;
 	if (chdir(o->work_dir) < 0)
-		return snprintf(q->error, sizeof(q->error), "work directory %s: %s", o->work_dir,
-				strerror(errno)),
-		       -1;
+		return explain(q, "work directory %s: %s", o->work_dir, strerror(errno));
 	log_done();
 	int rc = log_init(o->log_file, o->verbosity);
 	if (rc < 0)
-		return snprintf(q->error, sizeof(q->error), "log file %s: %s", o->log_file,
-				strerror(-rc)),
-		       -1;
+		return explain(q, "log file %s: %s", o->log_file, strerror(-rc));
 	return 0;
 }
 
 static int prepare(struct request *q)
 {
-	if (!q->req->opts)
-		return snprintf(q->error, sizeof(q->error), "the request has no options"),
-		       failed(q, EBADRQC);
+	if (!q->req->opts) {
+		(void)explain(q, "the request has no options");
+		return failed(q, EBADRQC);
+	}
 	if (request_options(q->client, q->req->opts, &q->options, q->error, sizeof(q->error)) < 0 ||
 	    enter(q) < 0)
 		return failed(q, EBADRQC);
@@ -203,10 +212,12 @@ static int serve_wait(struct request *q)
 {
 	int status;
 
-	if (!q->req->has_pid || waitpid(q->req->pid, &status, 0) < 0)
-		return snprintf(q->error, sizeof(q->error), "pid %u: wait for it: %s", q->req->pid,
-				strerror(q->req->has_pid ? errno : EINVAL)),
-		       failed(q, q->req->has_pid ? errno : EINVAL);
+	if (!q->req->has_pid || waitpid(q->req->pid, &status, 0) < 0) {
+		int err = q->req->has_pid ? errno : EINVAL;
+
+		(void)explain(q, "pid %u: wait for it: %s", q->req->pid, strerror(err));
+		return failed(q, err);
+	}
 	q->resp.has_status = true;
 	q->resp.status = status;
 	return 0;
@@ -214,7 +225,7 @@ static int serve_wait(struct request *q)
 
 static int serve_later(struct request *q)
 {
-	snprintf(q->error, sizeof(q->error), "this request is not supported by this version");
+	(void)explain(q, "this request is not supported by this version");
 	return failed(q, ENOTSUP);
 }
 
@@ -270,11 +281,10 @@ static int serve(struct client *c, const CriuReq *req)
 	q.resp.success = true;
 	q.resp.type = is_known ? table[i].answer : CRIU_REQ_TYPE__EMPTY;
 	if (!is_known) {
-		snprintf(q.error, sizeof(q.error), "unknown request %d", (int)req->type);
+		(void)explain(&q, "unknown request %d", (int)req->type);
 		rc = failed(&q, 0);
 	} else if (c->uid != geteuid() && c->uid != 0) {
-		snprintf(q.error, sizeof(q.error),
-			 "this version serves only root; the client has uid %u", c->uid);
+		(void)explain(&q, "this version serves only root; the client has uid %u", c->uid);
 		rc = failed(&q, EPERM);
 	} else {
 		rc = table[i].serve(&q);

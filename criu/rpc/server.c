@@ -120,36 +120,24 @@ static void serve_in_child(const struct options *o, int fd, int listening)
 	exit(identify(&c) < 0 ? 1 : client_serve(&c));
 }
 
-static int write_pid(const char *path)
-{
-	char text[16];
-	autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return fail(errno, "pidfile %s: create (it may not exist yet)", path);
-	int rc = write_all(fd, text, snprintf(text, sizeof(text), "%d", getpid()));
-	return rc < 0 ? fail(-rc, "pidfile %s: write", path) : 0;
-}
-
 static int accept_until_told(const struct options *o, int listening)
 {
 	sigset_t ends, old;
-	int rc = 0;
 
-	/* The end comes as a signal; waiting for it and for clients at once takes ppoll's mask. */
+	/* The end comes as a signal, which a descriptor makes something to poll for. */
 	sigemptyset(&ends);
 	sigaddset(&ends, SIGTERM);
 	sigaddset(&ends, SIGINT);
 	(void)sigprocmask(SIG_BLOCK, &ends, &old);
 	autoclose int signals = signalfd(-1, &ends, SFD_CLOEXEC);
-	while (rc == 0) {
+	for (;;) {
 		struct pollfd p[2] = { { .fd = listening, .events = POLLIN },
 				       { .fd = signals, .events = POLLIN } };
 
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			return fail(errno, "wait for clients");
 		if (p[1].revents)
-			break;
+			return 0;
 		if (!(p[0].revents & POLLIN))
 			continue;
 		int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
@@ -164,7 +152,6 @@ static int accept_until_told(const struct options *o, int listening)
 			warn("a client is turned away: fork: %s", strerror(errno));
 		(void)close(fd);
 	}
-	return rc;
 }
 
 int cmd_service(const struct options *o)
@@ -179,7 +166,7 @@ int cmd_service(const struct options *o)
 		return 1;
 	}
 	(void)signal(SIGCHLD, SIG_IGN); /* children are reaped by the kernel */
-	int rc = o->pidfile ? write_pid(o->pidfile) : 0;
+	int rc = o->pidfile ? pidfile_write(o->pidfile, getpid()) : 0;
 	if (rc == 0) {
 		info("The service is at %s", path);
 		status_tell_ready(o);

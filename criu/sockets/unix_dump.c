@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "proc/text.h"
 #include "sockets/diag.h"
 #include "sockets/options.h"
 #include "sockets/sockets.h"
@@ -31,8 +32,7 @@
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0)
 #endif
-#define PEEK_ROOM  (64u << 20) /* of one message; only what is used costs memory */
-#define RIGHTS_MAX 253	       /* SCM_MAX_FD */
+#define PEEK_ROOM (64u << 20) /* of one message; only what is used costs memory */
 
 /* A unix socket of the tree. */
 struct dump_unix {
@@ -107,9 +107,7 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	    read_link_at(AT_FDCWD, link, path, sizeof(path)) < 0)
 		return;
 	put_perms(&d->arena, e, &st);
-	char *mark = strstr(path, " (deleted)");
-	if (mark && !mark[strlen(" (deleted)")])
-		*mark = '\0';
+	text_cut_deleted(path);
 	if (st.st_nlink == 0 || lstat(path, &now) < 0 || now.st_ino != st.st_ino ||
 	    now.st_dev != st.st_dev)
 		e->has_deleted = e->deleted = true;
@@ -281,7 +279,7 @@ static int take_rights(struct dump *d, const struct dump_unix *u, struct msghdr 
 static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *u, int fd,
 		uint32_t seen)
 {
-	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(RIGHTS_MAX * sizeof(int)) + 256];
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) + 256];
 	struct iovec iov = { s->room, PEEK_ROOM };
 	struct sockaddr_un source;
 	struct msghdr msg = { .msg_name = &source,
@@ -429,20 +427,16 @@ static struct dump_unix *find(struct dump_sockets *s, uint32_t ino)
 	return found ? *found : NULL;
 }
 
-static bool is_icon(const struct unix_info *listener, uint32_t ino)
-{
-	for (size_t i = 0; i < listener->n_icons; i++)
-		if (listener->icons[i] == ino)
-			return true;
-	return false;
-}
-
-/* The socket in whose backlog the connection of ino waits, or NULL. */
-static const struct unix_info *listener_of(const struct dump_sockets *s, uint32_t ino)
+/* The socket in whose backlog the connection of ino waits, and its position there; or NULL. */
+static const struct unix_info *listener_of(const struct dump_sockets *s, uint32_t ino,
+					   uint32_t *ret_position)
 {
 	for (size_t i = 0; i < s->table.n; i++)
-		if (is_icon(&s->table.info[i], ino))
-			return &s->table.info[i];
+		for (size_t k = 0; k < s->table.info[i].n_icons; k++)
+			if (s->table.info[i].icons[k] == ino) {
+				*ret_position = k;
+				return &s->table.info[i];
+			}
 	return NULL;
 }
 
@@ -579,17 +573,17 @@ static void look_outside(struct dump *d, struct dump_sockets *s, struct dump_uni
 static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *u)
 {
 	const struct unix_info *listener;
+	uint32_t position;
 
 	if (u->entry->peer && !find(s, u->entry->peer))
 		look_outside(d, s, u);
 	if (u->entry->peer || !unix_is_stream(u->entry->type) ||
-	    u->entry->state != UNIX_ESTABLISHED || !(listener = listener_of(s, u->entry->ino)))
+	    u->entry->state != UNIX_ESTABLISHED ||
+	    !(listener = listener_of(s, u->entry->ino, &position)))
 		return;
 	u->entry->peer = listener->ino;
 	u->entry->has_backlog_pos = true;
-	for (size_t i = 0; i < listener->n_icons; i++)
-		if (listener->icons[i] == u->entry->ino)
-			u->entry->backlog_pos = i;
+	u->entry->backlog_pos = position;
 	if (!find(s, listener->ino))
 		look_outside(d, s, u);
 	if (u->info->wqueue)

@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
@@ -26,8 +27,7 @@
 #include "sockets/sockets.h"
 #include "sockets/unix.h"
 
-#define DEPTH_MAX  1000 /* of sockets that are each the peer of the next */
-#define RIGHTS_MAX 253	/* SCM_MAX_FD */
+#define DEPTH_MAX 1000 /* of sockets that are each the peer of the next */
 
 struct restore_unix {
 	const UnixSkEntry *e;
@@ -218,10 +218,9 @@ static int hide(struct restore *r, struct restore_unix *u, const char *path)
 	char link[64], now[4096], hidden[4200];
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", u->file);
-	ssize_t len = readlink(link, now, sizeof(now) - 1);
+	ssize_t len = read_link_at(AT_FDCWD, link, now, sizeof(now));
 	if (len < 0)
-		return -errno;
-	now[len] = '\0';
+		return len;
 	snprintf(hidden, sizeof(hidden), "%s.cr.%x.hid", now, u->e->id);
 	if (rename(path, hidden) < 0)
 		return -errno;
@@ -801,8 +800,8 @@ static void add_credentials(const SkPacketEntry *e, struct msghdr *msg)
 static int send_packet(struct restore *r, const struct snapshot_packet *p, int fd,
 		       struct sockaddr_un *to, socklen_t to_len)
 {
-	_Alignas(struct cmsghdr) uint8_t
-		control[CMSG_SPACE(RIGHTS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) +
+						 CMSG_SPACE(sizeof(struct ucred))];
 	struct iovec iov = { (void *)p->data, p->entry->length };
 	struct msghdr msg = { .msg_name = to_len ? to : NULL,
 			      .msg_namelen = to_len,
@@ -973,8 +972,10 @@ static int connect_waiting(struct restore *r, struct restore_unix *u)
 	if (u->fd < 0 || !p || p->e->state != UNIX_LISTEN || !unix_is_stream(u->e->type) ||
 	    p->e->uflags & UNIX_OUTSIDE)
 		return 0;
-	(void)r;
-	int rc = connect_to(u->fd, p);
+	int rc = relisten(r, p);
+	if (rc < 0)
+		return rc;
+	rc = connect_to(u->fd, p);
 	return rc < 0 ? failed(u, -rc, "connect it; the other end has not accepted it yet") : 0;
 }
 
@@ -1026,7 +1027,7 @@ void sockets_undo(struct restore *r)
 int sockets_finish(struct restore *r)
 {
 	struct restore_sockets *s = r->sockets;
-	int rc = 0;
+	int rc;
 
 	if (!s) {
 		struct cuts cuts;
@@ -1034,10 +1035,7 @@ int sockets_finish(struct restore *r)
 		rc = cuts_parse(r->opts, true, &cuts);
 		return rc < 0 ? rc : cuts_check_used(&cuts);
 	}
-	for (size_t i = 0; i < s->n && rc == 0; i++)
-		if (s->sk[i].e->state == UNIX_LISTEN && s->sk[i].fd >= 0)
-			rc = relisten(r, &s->sk[i]);
-	rc = rc < 0 ? rc : connect_all_waiting(r, s);
+	rc = connect_all_waiting(r, s);
 	for (size_t i = 0; i < r->snapshot.n_packets && rc == 0; i++)
 		rc = fill_queue(r, &r->snapshot.packets[i]);
 	for (size_t i = 0; i < s->n && rc == 0; i++)

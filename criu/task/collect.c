@@ -106,14 +106,6 @@ static void check_sharing(struct dump *d, struct process *p)
 				   p->pid, shared[i].what, p->parent->pid);
 }
 
-static bool is_pid_in_tree(const struct dump *d, pid_t pid)
-{
-	for (size_t i = 0; i < d->tree.n; i++)
-		if (d->tree.processes[i]->pid == pid)
-			return true;
-	return false;
-}
-
 static void check_session(struct dump *d, struct process *p)
 {
 	const struct process *root = d->tree.processes[0];
@@ -126,10 +118,10 @@ static void check_session(struct dump *d, struct process *p)
 			   p->pid, p->stat.sid);
 		return;
 	}
-	if (!is_pid_in_tree(d, p->stat.sid) && p->stat.sid != root->stat.sid)
+	if (!tree_find(&d->tree, p->stat.sid) && p->stat.sid != root->stat.sid)
 		dump_block(d, "pid %d: the leader of its session %d is outside of the tree", p->pid,
 			   p->stat.sid);
-	if (!is_pid_in_tree(d, p->stat.pgid) && p->stat.pgid != root->stat.pgid)
+	if (!tree_find(&d->tree, p->stat.pgid) && p->stat.pgid != root->stat.pgid)
 		dump_block(d, "pid %d: the leader of its process group %d is outside of the tree",
 			   p->pid, p->stat.pgid);
 }

@@ -15,6 +15,7 @@
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "mk.h"
@@ -251,6 +252,17 @@ bool wait_until(bool (*ready)(void *arg), void *arg)
 		nanosleep(&pause, NULL);
 	}
 	return true;
+}
+
+void end_child(pid_t child, int expected)
+{
+	int status = 0;
+
+	kill(child, SIGTERM);
+	if (waitpid(child, &status, 0) != child)
+		bad_errno("waitpid");
+	else if (!WIFEXITED(status) || WEXITSTATUS(status) != expected)
+		bad("exit status of the child, expected %d, got %#x", expected, status);
 }
 
 void read_line(const char *path, char *buf, size_t size)

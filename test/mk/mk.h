@@ -75,6 +75,9 @@ uint64_t mix(uint64_t x);
 /* Calls ready(arg) until it is true; false when that takes longer than patience allows. */
 bool wait_until(bool (*ready)(void *arg), void *arg);
 
+/* Takes a child down on SIGTERM; it has to end with that exit status. */
+void end_child(pid_t child, int status);
+
 /* The first line of a file, without the newline; empty when it cannot be read. */
 void read_line(const char *path, char *buf, size_t size);
 

@@ -760,13 +760,7 @@ static void check(void)
 
 static void stop(void)
 {
-	int status = 0;
-
-	kill(child, SIGTERM);
-	if (waitpid(child, &status, 0) != child)
-		bad_errno("waitpid");
-	else if (!WIFEXITED(status) || WEXITSTATUS(status) != CHILD_CODE)
-		bad("exit status of the child, expected %d, got %#x", CHILD_CODE, status);
+	end_child(child, CHILD_CODE);
 }
 
 struct factory unixsk_factory = {
