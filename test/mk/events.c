@@ -340,8 +340,8 @@ static int64_t most_ticks(const struct timer *t, const struct timer_kind *k)
 	return (now(k->clock) - t->armed_at - k->value) / k->interval + 2;
 }
 
-/* Empty now: to be as before it must expire again. */
-static void rearm(struct timer *t, const struct timer_kind *k)
+/* Emptied at the given time: to be as before it must expire again. */
+static void rearm(struct timer *t, const struct timer_kind *k, int64_t emptied_at)
 {
 	const struct timespec some_ticks = timespec((MIN_TICKS + 1) * TICK_NSEC);
 
@@ -350,7 +350,7 @@ static void rearm(struct timer *t, const struct timer_kind *k)
 	else if (!wait_until(is_readable, t))
 		bad("%s: does not go on", k->what);
 	else
-		t->armed_at = now(k->clock) - 2 * k->interval;
+		t->armed_at = emptied_at - 2 * k->interval;
 	nanosleep(&some_ticks, NULL);
 }
 
@@ -358,19 +358,21 @@ static void rearm(struct timer *t, const struct timer_kind *k)
 static void check_ticks(struct timer *t, const struct timer_kind *k)
 {
 	int64_t least = least_ticks(k), most = most_ticks(t, k);
+	int64_t emptied_at;
 	uint64_t ticks = 0;
 
 	if (!is_readable(t)) {
 		bad("%s: is not readable", k->what);
 		return;
 	}
+	emptied_at = now(k->clock);	/* not later: it ticks on at once */
 	if (read(t->fd, &ticks, sizeof(ticks)) != sizeof(ticks))
 		bad_errno(k->what);
 	if ((int64_t)ticks < least || (int64_t)ticks > most)
 		bad("%s: %llu ticks, not between %lld and %lld", k->what,
 		    (unsigned long long)ticks, (long long)least, (long long)most);
 	same_long("armed after it expired", k->interval != 0, time_left(t->fd) != 0);
-	rearm(t, k);
+	rearm(t, k, emptied_at);
 }
 
 static void check_timers(void)

@@ -143,18 +143,37 @@ static void copy_line(const char *line, char *ret_line)
 	snprintf(ret_line, LINE_BYTES, "%s%s %s %s %d %s", wait, kind, mode, type, owner, where);
 }
 
-static int read_locks(char list[][LINE_BYTES])
+static int read_locks_once(char list[][LINE_BYTES])
 {
-	char line[256];
+	char line[256], buf[4096];
 	FILE *f = fopen("/proc/locks", "re");
 	int nr = 0;
 
+	if (f)
+		setvbuf(f, buf, _IOFBF, sizeof(buf));
 	while (f && nr < MAX_LINES && fgets(line, sizeof(line), f))
 		if (is_ours(line))
 			copy_line(line, list[nr++]);
 	if (f)
 		fclose(f);
 	qsort(list, nr, LINE_BYTES, by_text);
+	return nr;
+}
+
+/*
+ * The kernel gives the list page by page; where others lock and unlock between two pages, lines
+ * come twice or not at all. What was read twice alike is true.
+ */
+static int read_locks(char list[][LINE_BYTES])
+{
+	char again[MAX_LINES][LINE_BYTES];
+	int nr;
+
+	do {
+		memset(list, 0, sizeof(again));
+		memset(again, 0, sizeof(again));
+		nr = read_locks_once(list);
+	} while (nr != read_locks_once(again) || memcmp(list, again, sizeof(again)));
 	return nr;
 }
 
