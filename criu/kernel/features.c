@@ -220,7 +220,7 @@ const struct kernel_feature kernel_features[] = {
 	{ "ptrace-seize",	  true,	 "no process can be stopped (ptrace(2))", probe_seize },
 	{ "clone3-set-tid",	  true,	 "no task can get its pid back (Linux 5.5, CAP_CHECKPOINT_RESTORE)", probe_set_tid },
 	{ "kcmp",		  true,	 "what tasks share cannot be told (CONFIG_KCMP)", probe_kcmp },
-	{ "map-files",		  true,	 "the shared region cannot be opened (CAP_CHECKPOINT_RESTORE)", probe_map_files },
+	{ "map-files",		  true,	 "mapped files cannot be looked at (CAP_CHECKPOINT_RESTORE)", probe_map_files },
 	{ "children",		  true,	 "children cannot be found (CONFIG_PROC_CHILDREN)", probe_children },
 	{ "mm-map",		  true,	 "the executable link cannot be restored (CONFIG_CHECKPOINT_RESTORE)", probe_mm_map },
 	{ "tid-address",	  true,	 "clear_child_tid cannot be read (CONFIG_CHECKPOINT_RESTORE)", probe_tid_address },

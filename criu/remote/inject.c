@@ -344,7 +344,63 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 	return 0;
 }
 
-/* Maps the task's region here too. No descriptor ever exists in the task. */
+static int map_here(struct inject *in, int fd)
+{
+	void *local = mmap(NULL, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (local == MAP_FAILED)
+		return fail(errno, "pid %d: map its region", in->process->pid);
+	region_init(&in->region, in->site.region, local, INJECT_REGION_SIZE);
+	return 0;
+}
+
+static int copy_descriptor(const struct process *p, int fd)
+{
+	autoclose int pidfd = syscall(SYS_pidfd_open, p->pid, 0);
+	int copy = pidfd < 0 ? -1 : syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+
+	return copy < 0 ? fail(errno, "pid %d: copy its descriptor %d", p->pid, fd) : copy;
+}
+
+static int map_memfd(struct inject *in, int fd)
+{
+	struct thread_call map = {
+		.nr = SYS_mmap,
+		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_FIXED, fd, 0 },
+	};
+	autoclose int copy = copy_descriptor(in->process, fd);
+
+	if (copy < 0)
+		return copy;
+	if (ftruncate(copy, INJECT_REGION_SIZE) < 0)
+		return fail(errno, "pid %d: make its region", in->process->pid);
+	int rc = leader_call(in, in->way_out, "map the shared region again", &map);
+	return rc < 0 ? rc : map_here(in, copy);
+}
+
+/*
+ * Where map_files may not be opened a memfd takes the place of the region. Its descriptor is in
+ * the task for some microseconds; should criu be killed just then, it stays there until an exec.
+ */
+static int replace_region_by_memfd(struct inject *in)
+{
+	/* The region is empty, and so is the name that it holds. */
+	struct thread_call create = { .nr = SYS_memfd_create,
+				      .arg = { in->site.region, MFD_CLOEXEC } };
+	int rc = leader_call(in, in->way_out, "make a memfd for the shared region", &create);
+
+	if (rc < 0)
+		return rc;
+	debug("pid %d: its region is a memfd: map_files takes CAP_CHECKPOINT_RESTORE",
+	      in->process->pid);
+	rc = map_memfd(in, create.ret);
+	struct thread_call close = { .nr = SYS_close, .arg = { create.ret } };
+	int closed = leader_call(in, in->way_out, "close the memfd of the shared region", &close);
+	return rc < 0 ? rc : closed;
+}
+
+/* Maps the task's region here too, if possible without a descriptor in the task. */
 static int open_region(struct inject *in)
 {
 	char path[64];
@@ -352,14 +408,11 @@ static int open_region(struct inject *in)
 	snprintf(path, sizeof(path), "map_files/%lx-%lx", (long)in->site.region,
 		 (long)(in->site.region + INJECT_REGION_SIZE));
 	autoclose int fd = openat(in->process->proc_fd, path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return fail(errno, "pid %d: open /proc/%d/%s (it takes CAP_CHECKPOINT_RESTORE)",
-			    in->process->pid, in->process->pid, path);
-	void *local = mmap(NULL, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (local == MAP_FAILED)
-		return fail(errno, "pid %d: map its region", in->process->pid);
-	region_init(&in->region, in->site.region, local, INJECT_REGION_SIZE);
-	return 0;
+	if (fd >= 0)
+		return map_here(in, fd);
+	if (errno == EPERM)
+		return replace_region_by_memfd(in);
+	return fail(errno, "pid %d: open /proc/%d/%s", in->process->pid, in->process->pid, path);
 }
 
 static int map_region(struct inject *in)

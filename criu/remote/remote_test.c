@@ -4,8 +4,11 @@
  * its tracer is killed in the middle.
  */
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -168,6 +171,52 @@ TEST(remote, a_thousand_calls)
 		program_end(&p);
 	}
 	session_end(&s);
+	kill_and_reap(pid);
+}
+
+static void drop_capabilities(uint64_t dropped)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	ASSERT_OK(syscall(SYS_capget, &head, data));
+	for (int i = 0; i < 2; i++)
+		data[i].effective &= ~(uint32_t)(dropped >> 32 * i);
+	ASSERT_OK(syscall(SYS_capset, &head, data));
+}
+
+static size_t count_entries(pid_t pid, const char *dir)
+{
+	autoclose int fd = proc_open(pid);
+	struct arena a = { 0 };
+	size_t n;
+	int *numbers;
+
+	ASSERT_OK(proc_numbers(fd, dir, &a, &numbers, &n));
+	arena_done(&a);
+	return n;
+}
+
+TEST(remote, a_memfd_is_the_region_where_map_files_is_forbidden)
+{
+	struct session s;
+	struct program p;
+	pid_t pid = sleeper();
+	size_t descriptors = count_entries(pid, "fd");
+
+	drop_capabilities(1ull << CAP_SYS_ADMIN | 1ull << CAP_CHECKPOINT_RESTORE);
+	session_begin(&s, pid);
+	struct maps maps;
+	ASSERT_OK(maps_read(s.tree.processes[0]->proc_fd, "maps", &s.arena, &maps));
+	ASSERT(strstr(maps_find(&maps, s.in.site.region)->path, "/memfd:"));
+	ASSERT_EQ(count_entries(pid, "fd"), descriptors);
+	ASSERT_OK(program_begin(&p, &s.in.worker, 1));
+	struct call *getpid = CALL(&p, "getpid", SYS_getpid, 0);
+	ASSERT_OK(program_run(&p));
+	ASSERT_EQ(getpid->ret, pid);
+	program_end(&p);
+	session_end(&s);
+	ASSERT_EQ(count_entries(pid, "fd"), descriptors);
 	kill_and_reap(pid);
 }
 
@@ -415,4 +464,105 @@ TEST(remote, interrupted_calls_go_on)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(interrupted_calls); i++)
 		check_interrupted(&interrupted_calls[i]);
+}
+
+#define THREADS 200
+
+/* Each thread counts, or waits in a call that may not end early. */
+static struct counters {
+	atomic_uint ready;
+	atomic_bool is_over;
+	struct {
+		pid_t tid;
+		atomic_ulong count;
+		atomic_uint wrong;
+	} of[THREADS];
+} *counters;
+
+static void *count(void *arg)
+{
+	size_t me = (size_t)arg;
+	const struct timespec tick = { .tv_nsec = 2000000 };
+
+	counters->of[me].tid = gettid();
+	counters->ready++;
+	while (!counters->is_over) {
+		counters->of[me].count++;
+		if (me % 4 && clock_nanosleep(CLOCK_MONOTONIC, 0, &tick, NULL))
+			counters->of[me].wrong++;
+		if (gettid() != counters->of[me].tid)
+			counters->of[me].wrong++;
+		if (me % 4 == 0)
+			sched_yield();
+	}
+	return NULL;
+}
+
+static pid_t many_threads(void)
+{
+	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT(counters != MAP_FAILED);
+	pid_t pid = ASSERT_OK(fork());
+
+	if (pid == 0) {
+		pthread_t thread[THREADS];
+
+		for (size_t i = 0; i < THREADS; i++)
+			if (pthread_create(&thread[i], NULL, count, (void *)i))
+				_exit(1);
+		for (size_t i = 0; i < THREADS; i++)
+			pthread_join(thread[i], NULL);
+		_exit(0);
+	}
+	while (counters->ready < THREADS)
+		usleep(1000);
+	return pid;
+}
+
+/* Every thread tells its id; those beside each other at once. */
+static void ask_all_threads(struct session *s)
+{
+	struct process *p = s->tree.processes[0];
+
+	for (size_t first = 1; first < p->n_threads; first += INJECT_THREADS_MAX) {
+		struct thread_call calls[INJECT_THREADS_MAX][2];
+		struct thread_calls batch[INJECT_THREADS_MAX];
+		size_t n = min(p->n_threads - first, (size_t)INJECT_THREADS_MAX);
+
+		for (size_t i = 0; i < n; i++) {
+			calls[i][0] = (struct thread_call){ .nr = SYS_gettid };
+			calls[i][1] = (struct thread_call){ .nr = SYS_getpid };
+			batch[i] = (struct thread_calls){ &p->threads[first + i], calls[i] };
+		}
+		ASSERT_OK(inject_thread_calls(&s->in, batch, n, 2));
+		for (size_t i = 0; i < n; i++)
+			ASSERT_EQ(calls[i][0].ret, p->threads[first + i].tid);
+	}
+}
+
+TEST(remote, two_hundred_threads)
+{
+	pid_t pid = many_threads();
+	unsigned long before[THREADS];
+	int status;
+
+	for (int round = 0; round < 3; round++) {
+		struct session s;
+
+		session_begin(&s, pid);
+		ASSERT_EQ(s.tree.processes[0]->n_threads, THREADS + 1);
+		ask_all_threads(&s);
+		for (size_t i = 0; i < THREADS; i++)
+			before[i] = counters->of[i].count;
+		session_end(&s);
+		for (size_t i = 0; i < THREADS; i++)
+			while (counters->of[i].count == before[i])
+				usleep(1000);
+	}
+	counters->is_over = true;
+	ASSERT_EQ(ASSERT_OK(waitpid(pid, &status, 0)), pid);
+	ASSERT_EQ(status, 0);
+	for (size_t i = 0; i < THREADS; i++)
+		ASSERT_EQ(counters->of[i].wrong, 0);
 }
