@@ -38,6 +38,8 @@ static int freeze(void *ctx)
 	struct dump *d = ctx;
 	int rc = engine_init(&d->engine);
 
+	if (rc == 0)
+		rc = task_note_own_namespaces(d);
 	if (rc < 0)
 		return rc;
 	if (d->opts->timeout)
@@ -89,7 +91,8 @@ static int collect_inside(void *ctx)
 
 		if (t->process->is_zombie || regs_is_compat(&t->process->threads[0].regs))
 			continue;
-		rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps);
+		rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps,
+				      t->threads[0].status.has_shadow_stack);
 		if (rc < 0)
 			return rc;
 		t->has_entered = true;
@@ -307,6 +310,8 @@ int cmd_dump(const struct options *o)
 	int rc = run(&d);
 	if (rc == 0 && !o->dry_run && stats_write_dump(&d) < 0)
 		warn("the dump is complete, but its statistics could not be written");
+	for (size_t i = 0; i < d.n_tasks; i++)
+		inject_done(&d.tasks[i].in);
 	tree_done(&d.tree);
 	files_dump_done(&d);
 	file_table_free(d.file_table);

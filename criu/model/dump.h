@@ -64,6 +64,9 @@ struct dump_stats {
 	uint64_t pages_scanned, pages_written;
 };
 
+#define NS_KINDS    8
+#define NS_LINK_MAX 32 /* "cgroup:[4026531835]" */
+
 struct dump {
 	const struct options *opts;
 	struct arena arena;
@@ -92,6 +95,7 @@ struct dump {
 	size_t n_blockers;
 	struct dump_stats stats;
 	size_t n_cpus; /* online */
+	char own_namespaces[NS_KINDS][NS_LINK_MAX];
 	uint64_t held_bytes;
 	int script_status; /* of an action script that failed; it becomes the exit status */
 	uint64_t freeze_start_us;

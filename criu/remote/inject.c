@@ -111,20 +111,10 @@ static uint64_t restorer_by_search(struct process *p, const struct maps *maps)
 	return 0;
 }
 
-static bool has_shadow_stack(struct process *p)
-{
-	struct arena a = { 0 };
-	struct proc_status status;
-	bool has = proc_status_read(p->proc_fd, &a, &status) == 0 && status.has_shadow_stack;
-
-	arena_done(&a);
-	return has;
-}
-
 int inject_find_site(struct inject *in, struct engine *e, struct process *p,
-		     const struct maps *maps)
+		     const struct maps *maps, bool has_shadow_stack)
 {
-	*in = (struct inject){ .engine = e, .process = p };
+	*in = (struct inject){ .engine = e, .process = p, .has_shadow_stack = has_shadow_stack };
 	if (process_mem(p) < 0)
 		return -EIO;
 	int rc = find_call_insn(in, maps);
@@ -135,7 +125,7 @@ int inject_find_site(struct inject *in, struct engine *e, struct process *p,
 		in->site.restorer = restorer_by_search(p, maps);
 	if (!in->site.restorer)
 		in->why_unprotected = "no code that returns from a signal handler was found";
-	if (has_shadow_stack(p)) {
+	if (has_shadow_stack) {
 		in->site.is_gadget = false;
 		in->why_unprotected = "its shadow stack forbids prepared returns";
 	}
@@ -452,7 +442,7 @@ static uint64_t way_out_in_region(struct inject *in)
 	struct regs alone = thread_regs_alone(t);
 	uint8_t *room;
 
-	if (!in->site.restorer || has_shadow_stack(in->process))
+	if (!in->site.restorer || in->has_shadow_stack)
 		return 0;
 	room = region_alloc(&in->region, frame_size(l, &t->xstate));
 	if (!room || frame_build(l, room, region_raddr(&in->region, room), in->site.restorer,
@@ -581,13 +571,17 @@ int inject_leave(struct inject *in)
 		t->regs_changed = false;
 		engine_point(in->engine, "registers back");
 	}
-	if (in->region.local) {
+	if (in->worker.slot)
 		slot_unwatch(in->worker.slot, in->engine);
-		(void)munmap(in->region.local, in->region.size);
-		in->region.local = NULL;
-	}
 	put_stack_back(in);
 	return 0;
+}
+
+void inject_done(struct inject *in)
+{
+	if (in->region.local)
+		(void)munmap(in->region.local, in->region.size);
+	*in = (struct inject){ 0 };
 }
 
 /*

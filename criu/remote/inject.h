@@ -31,9 +31,10 @@ struct inject {
 	struct site site;
 	struct region region;
 	struct worker worker;
-	uint32_t dead_places;		 /* bit N: stack memory for the frames of thread N */
-	bool is_mapped;			 /* the region is in the task */
-	bool in_stub;			 /* the leader runs in the stub */
+	uint32_t dead_places; /* bit N: stack memory for the frames of thread N */
+	bool is_mapped;	      /* the region is in the task */
+	bool in_stub;	      /* the leader runs in the stub */
+	bool has_shadow_stack;
 	bool is_protected;		 /* it finds back without criu */
 	uint64_t way_out;		 /* frame that unmaps the region and returns */
 	uint64_t context;		 /* frame with the true context */
@@ -48,7 +49,7 @@ struct inject {
  * What makes the process unprotected is noted for the log.
  */
 int inject_find_site(struct inject *in, struct engine *e, struct process *p,
-		     const struct maps *maps);
+		     const struct maps *maps, bool has_shadow_stack);
 
 /* Maps the region into the process and brings its leader into the stub. */
 int inject_enter(struct inject *in);
@@ -58,6 +59,9 @@ int inject_enter(struct inject *in);
  * error of inject_enter too. Returns 0 or an error that is reported.
  */
 int inject_leave(struct inject *in);
+
+/* Gives back what criu has of the region. This can wait until the process goes on. */
+void inject_done(struct inject *in);
 
 /*
  * What the page of the task at addr holds in truth, if our frames lie over it at present; NULL if

@@ -45,7 +45,7 @@ static void session_enter(struct session *s)
 	struct process *p = s->tree.processes[0];
 
 	ASSERT_OK(maps_read(p->proc_fd, "maps", &s->arena, &s->maps));
-	ASSERT_OK(inject_find_site(&s->in, &s->engine, p, &s->maps));
+	ASSERT_OK(inject_find_site(&s->in, &s->engine, p, &s->maps, false));
 	ASSERT_OK(inject_enter(&s->in));
 	ASSERT(s->in.is_protected);
 }
@@ -60,6 +60,7 @@ static void session_end(struct session *s)
 {
 	ASSERT_OK(inject_leave(&s->in));
 	tree_end(&s->tree, TREE_RUN);
+	inject_done(&s->in);
 	tree_done(&s->tree);
 	arena_done(&s->arena);
 }

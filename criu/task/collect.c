@@ -29,8 +29,8 @@
 #include "task/constants.h"
 #include "task/registers.h"
 
-static const char *const namespaces[] = { "mnt", "net",	 "ipc",	   "uts",
-					  "pid", "user", "cgroup", "time" };
+static const char *const namespaces[NS_KINDS] = { "mnt", "net",	 "ipc",	   "uts",
+						  "pid", "user", "cgroup", "time" };
 
 /*
  * Object ids in images need to be unique and nothing more. Nothing that has an id is shared
@@ -59,8 +59,6 @@ TaskKobjIdsEntry *task_own_ids(struct arena *a)
 	return make_ids(a, 0);
 }
 
-#define NS_LINK_MAX 64
-
 static void read_ns_links(int dir, char links[][NS_LINK_MAX])
 {
 	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
@@ -72,13 +70,13 @@ static void read_ns_links(int dir, char links[][NS_LINK_MAX])
 	}
 }
 
-static void check_namespaces(struct dump *d, struct process *p, char own[][NS_LINK_MAX])
+static void check_namespaces(struct dump *d, struct process *p)
 {
-	char links[ARRAY_SIZE(namespaces)][NS_LINK_MAX];
+	char links[NS_KINDS][NS_LINK_MAX];
 
 	read_ns_links(p->proc_fd, links);
 	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
-		if (strcmp(links[i], own[i]))
+		if (strcmp(links[i], d->own_namespaces[i]))
 			dump_block(d,
 				   "pid %d: it is in another %s namespace (%s); namespaces cannot "
 				   "be dumped "
@@ -142,8 +140,7 @@ static PstreeEntry *make_pstree(struct arena *a, const struct process *p)
 	return e;
 }
 
-static void add_task(struct dump *d, struct dump_task *t, struct process *p,
-		     char own_ns[][NS_LINK_MAX])
+static void add_task(struct dump *d, struct dump_task *t, struct process *p)
 {
 	t->process = p;
 	t->pstree = make_pstree(&d->arena, p);
@@ -152,26 +149,30 @@ static void add_task(struct dump *d, struct dump_task *t, struct process *p,
 	if (p->is_zombie)
 		return;
 	check_sharing(d, p);
-	check_namespaces(d, p, own_ns);
+	check_namespaces(d, p);
 	t->threads = arena_array(&d->arena, struct dump_thread, p->n_threads);
 	t->n_threads = p->n_threads;
 	for (size_t i = 0; i < p->n_threads; i++)
 		t->threads[i].thread = &p->threads[i];
 }
 
-int task_collect_tree(struct dump *d)
+int task_note_own_namespaces(struct dump *d)
 {
-	char own_ns[ARRAY_SIZE(namespaces)][NS_LINK_MAX];
 	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (self < 0)
 		return fail(errno, "open /proc/self");
-	read_ns_links(self, own_ns);
+	read_ns_links(self, d->own_namespaces);
+	return 0;
+}
+
+int task_collect_tree(struct dump *d)
+{
 	d->n_cpus = get_nprocs();
 	d->n_tasks = d->tree.n;
 	d->tasks = arena_array(&d->arena, struct dump_task, d->n_tasks);
 	for (size_t i = 0; i < d->n_tasks; i++)
-		add_task(d, &d->tasks[i], d->tree.processes[i], own_ns);
+		add_task(d, &d->tasks[i], d->tree.processes[i]);
 	return 0;
 }
 

@@ -5,6 +5,9 @@
 
 #include "model/dump.h"
 
+/* What tasks are compared with. Before they are stopped. */
+int task_note_own_namespaces(struct dump *d);
+
 /* Makes the dump's tasks from the stopped tree; checks what they share with each other. */
 int task_collect_tree(struct dump *d);
 
