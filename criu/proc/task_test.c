@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/io.h"
 #include "base/own.h"
 #include "base/test.h"
 #include "proc/task.h"
