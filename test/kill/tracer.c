@@ -49,7 +49,7 @@ static int find_site(struct tracer *t)
 
 	if (rc < 0)
 		return fail(-rc, "pid %d: read maps", p->pid);
-	rc = inject_find_site(&t->in, &t->engine, p, &t->maps);
+	rc = inject_find_site(&t->in, &t->engine, p, &t->maps, false);
 	if (t->board->without_frames)
 		t->in.site.restorer = 0;
 	return rc;
