@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -99,7 +100,8 @@ TEST(remote, results_are_arguments_of_later_calls)
 	session_begin(&s, pid);
 	ASSERT_OK(program_begin(&p, &s.in.worker, 8));
 	char *path = program_data(&p, "/proc/self/comm", 16), *buf = program_room(&p, 64);
-	struct call *open = CALL(&p, "open", SYS_openat, AT_FDCWD, program_raddr(&p, path), O_RDONLY);
+	struct call *open =
+		CALL(&p, "open", SYS_openat, AT_FDCWD, program_raddr(&p, path), O_RDONLY);
 	struct call *read = CALL(&p, "read", SYS_read, 0, program_raddr(&p, buf), 63);
 	call_use(&p, read, 0, open);
 	struct call *close = CALL(&p, "close", SYS_close, 0);
@@ -478,7 +480,7 @@ static struct counters {
 		atomic_ulong count;
 		atomic_uint wrong;
 	} of[THREADS];
-} *counters;
+} * counters;
 
 static void *count(void *arg)
 {
@@ -501,8 +503,8 @@ static void *count(void *arg)
 
 static pid_t many_threads(void)
 {
-	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
 	ASSERT(counters != MAP_FAILED);
 	pid_t pid = ASSERT_OK(fork());
 
@@ -566,4 +568,35 @@ TEST(remote, two_hundred_threads)
 	ASSERT_EQ(status, 0);
 	for (size_t i = 0; i < THREADS; i++)
 		ASSERT_EQ(counters->of[i].wrong, 0);
+}
+
+/*
+ * Stopped a second time in the same call, a thread is let go on into it for a moment; the call
+ * may just end then. Nobody may see that.
+ */
+TEST(remote, calls_interrupted_again_and_again)
+{
+	atomic_uint *calls =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int status;
+
+	ASSERT(calls != MAP_FAILED);
+	pid_t pid = ASSERT_OK(fork());
+	if (pid == 0) {
+		const struct timespec t = { .tv_nsec = 2000000 };
+
+		for (;; ++*calls)
+			if (syscall(SYS_nanosleep, &t, NULL) || poll(NULL, 0, 2))
+				_exit(1);
+	}
+	for (int i = 0; i < 300 || *calls < 50; i++) {
+		struct session s;
+
+		session_stop(&s, pid);
+		tree_end(&s.tree, TREE_RUN);
+		tree_done(&s.tree);
+		arena_done(&s.arena);
+		ASSERT_EQ(ASSERT_OK(waitpid(pid, &status, WNOHANG)), 0);
+	}
+	kill_and_reap(pid);
 }

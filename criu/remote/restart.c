@@ -13,21 +13,16 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
-#include "proc/text.h"
 #include "remote/restart.h"
 
-/*
- * How long the thread may take to fall asleep again. On a loaded machine it has to wait for its
- * turn; only a thread whose call ends right now, to be followed by no other, uses all of it.
- */
-#define LOOK_US	     500000
-#define LOOK_MAX_US  5000000 /* for one that did not get a CPU at all */
-#define RAN_NS	     1000000 /* on a CPU: it had its turn */
+/* How long the thread may take to fall asleep again: on a loaded machine it waits for its turn. */
+#define LOOK_US	     5000000
 #define LOOK_EACH_US 20
 #define FIRST_PAGE   4096 /* no pointer is lower */
 
@@ -47,53 +42,82 @@ static long call_of(const char *wchan, uint64_t first_arg)
 	return first_arg < FIRST_PAGE ? SYS_clock_nanosleep : SYS_nanosleep;
 }
 
-/* The time that the thread has spent on a CPU: the first number of schedstat. */
-static uint64_t cpu_ns(const struct thread *t)
+/*
+ * Reads where the thread sleeps, as soon as it does. Returns the call's number, or -1 if it does
+ * not sleep in time. If the thread stopped again, *ret_stopped is set and *ret_status says how.
+ */
+static long watch(struct thread *t, uint64_t first_arg, bool *ret_stopped, int *ret_status)
 {
-	char path[64], text[128];
-	uint64_t ns = 0;
-
-	snprintf(path, sizeof(path), "task/%d/schedstat", t->tid);
-	if (read_small_at(t->process->proc_fd, path, text, sizeof(text)) > 0)
-		(void)text_dec(text, &ns);
-	return ns;
-}
-
-/* Reads where the thread sleeps, as soon as it does. Returns the call's number or -1. */
-static long watch(struct thread *t, uint64_t first_arg)
-{
-	uint64_t start = now_us(), started_ns = cpu_ns(t);
+	uint64_t end = now_us() + LOOK_US;
 	char path[64], wchan[128];
 
 	snprintf(path, sizeof(path), "task/%d/wchan", t->tid);
-	do {
+	while (now_us() < end) {
 		long nr = -1;
 
+		*ret_stopped = engine_poll(t->tid, ret_status) > 0;
+		if (*ret_stopped)
+			return -1;
 		if (read_small_at(t->process->proc_fd, path, wchan, sizeof(wchan)) > 0)
 			nr = call_of(wchan, first_arg);
 		if (nr >= 0)
 			return nr;
 		(void)usleep(LOOK_EACH_US);
-	} while (now_us() - start < LOOK_US ||
-		 (now_us() - start < LOOK_MAX_US && cpu_ns(t) - started_ns < RAN_NS));
+	}
 	return -1;
+}
+
+/* Resumes the thread up to its next stop before or behind a system call. */
+static int resume(const struct thread *t)
+{
+	return ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0
+		       ? fail(errno, "pid %d: let it go on", t->tid)
+		       : 0;
+}
+
+/*
+ * No instruction of the program is executed meanwhile:
+ *  1. the thread stops on its way into the call; 2. it sleeps, or the call is over and it stops
+ *  on its way out; 3. it is interrupted like every other thread.
+ * A signal may come instead of 1 or 2.
+ */
+static int look(struct engine *e, struct thread *t, long *ret_nr, int *ret_stop_signal)
+{
+	uint64_t first_arg = regs_argument(&t->regs, 0);
+	bool is_stopped = false;
+	int status;
+	int rc = resume(t);
+
+	if (rc == 0)
+		rc = engine_wait(e, t->tid, &status);
+	if (rc < 0)
+		return rc;
+	if (!WIFSTOPPED(status) || WSTOPSIG(status) != (SIGTRAP | 0x80))
+		return tracee_interrupt_after(e, t->tid, status, ret_stop_signal);
+	rc = resume(t);
+	if (rc < 0)
+		return rc;
+	*ret_nr = watch(t, first_arg, &is_stopped, &status);
+	if (is_stopped)
+		return tracee_interrupt_after(e, t->tid, status, ret_stop_signal);
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", t->tid);
+	return tracee_wait_interrupted(e, t->tid, ret_stop_signal);
 }
 
 int restart_find_call(struct engine *e, struct thread *t)
 {
-	uint64_t first_arg = regs_argument(&t->regs, 0);
-	int stop_signal;
+	int stop_signal = 0;
+	long nr = -1;
+	int rc = look(e, t, &nr, &stop_signal);
 
-	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: let it go on", t->tid);
-	long nr = watch(t, first_arg);
-	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: interrupt", t->tid);
-	int rc = tracee_wait_interrupted(e, t->tid, &stop_signal);
 	if (rc == -ESRCH)
 		return refuse(ESRCH, "pid %d: it ended while it was being stopped", t->tid);
-	if (rc == 0)
-		rc = regs_get(t->tid, &t->regs);
+	if (rc < 0)
+		return rc;
+	if (stop_signal)
+		t->process->stop_signal = stop_signal;
+	rc = regs_get(t->tid, &t->regs);
 	if (rc < 0)
 		return fail(-rc, "pid %d: read registers", t->tid);
 	t->restarted_call = nr;

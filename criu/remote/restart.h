@@ -6,8 +6,8 @@
 
 /*
  * For a stopped thread in restart_syscall(2): finds out which call it continues, into
- * t->restarted_call (-1 if that cannot be told), and reads t->regs again. The thread runs for a
- * moment, all others are stopped. Returns 0 or -errno, reported.
+ * t->restarted_call (-1 if that cannot be told), and reads t->regs again. The call goes on
+ * for a moment; no instruction of the program is executed. Returns 0 or -errno, reported.
  */
 int restart_find_call(struct engine *e, struct thread *t);
 

@@ -93,27 +93,33 @@ static int seize(pid_t tid)
  *  3. a tracer that only waited on would wait for ever.
  * So every other stop is answered with a new interrupt and with its signal, which is not lost.
  */
-int tracee_wait_interrupted(struct engine *e, pid_t tid, int *ret_stop_signal)
+int tracee_interrupt_after(struct engine *e, pid_t tid, int status, int *ret_stop_signal)
 {
-	for (;;) {
-		int status;
-		int rc = engine_wait(e, tid, &status);
+	while (WIFSTOPPED(status)) {
+		bool is_call = WSTOPSIG(status) == (SIGTRAP | 0x80);
+		int sig = status >> 16 || is_call ? 0 : WSTOPSIG(status);
 
-		if (rc < 0)
-			return rc;
-		if (!WIFSTOPPED(status))
-			return -ESRCH;
 		if (status >> 16 == PTRACE_EVENT_STOP) {
 			*ret_stop_signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
 			return 0;
 		}
-		int sig =
-			status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
-		if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 ||
-		    ptrace(PTRACE_CONT, tid, NULL, (void *)(long)sig) < 0)
-			if (errno != ESRCH)
-				return fail(errno, "pid %d: interrupt again", tid);
+		if ((ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 ||
+		     ptrace(PTRACE_CONT, tid, NULL, (void *)(long)sig) < 0) &&
+		    errno != ESRCH)
+			return fail(errno, "pid %d: interrupt again", tid);
+		int rc = engine_wait(e, tid, &status);
+		if (rc < 0)
+			return rc;
 	}
+	return -ESRCH;
+}
+
+int tracee_wait_interrupted(struct engine *e, pid_t tid, int *ret_stop_signal)
+{
+	int status;
+	int rc = engine_wait(e, tid, &status);
+
+	return rc < 0 ? rc : tracee_interrupt_after(e, tid, status, ret_stop_signal);
 }
 
 struct regs thread_regs_alone(const struct thread *t)

@@ -97,6 +97,9 @@ int process_mem(struct process *p);
  */
 int tracee_wait_interrupted(struct engine *e, pid_t tid, int *ret_stop_signal);
 
+/* The same from a stop of the task, or its end, that was reported already. */
+int tracee_interrupt_after(struct engine *e, pid_t tid, int status, int *ret_stop_signal);
+
 /* The process with that pid, zombies too; NULL if it is not in the tree. */
 struct process *tree_find(const struct tree *tree, pid_t pid);
 
