@@ -27,6 +27,8 @@ static int open_images(void *ctx)
 	image_dir_init(&d->images, open(d->opts->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	if (d->images.fd < 0)
 		return fail(errno, "images directory %s: open", d->opts->images_dir);
+	if (files_check_options(d->opts) < 0)
+		return -EINVAL;
 	if (!d->opts->dry_run && faccessat(d->images.fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return fail(errno, "images directory %s: it cannot be written to",
 			    d->opts->images_dir);

@@ -169,7 +169,7 @@ static int set_owners(void *ctx)
 {
 	int rc = fown_restore_all(ctx);
 
-	inotifies_drain(ctx);
+	watches_drain(ctx);
 
 	return rc < 0 ? rc : memfds_seal(ctx);
 }

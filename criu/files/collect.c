@@ -20,6 +20,7 @@
 #include "base/own.h"
 #include "files/files.h"
 #include "files/epoll.h"
+#include "files/external.h"
 #include "files/locks.h"
 #include "files/memfd.h"
 #include "files/pipe.h"
@@ -218,6 +219,10 @@ static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 			   p->task->process->pid, p->fd, p->link);
 		return 0;
 	}
+	if (external_has_file(d, p)) {
+		external_dump_file(d, p, e);
+		return 0;
+	}
 	for (size_t i = 0; i < n_file_classes; i++) {
 		if (!file_classes[i]->match(p))
 			continue;
@@ -318,6 +323,11 @@ void files_dump_done(struct dump *d)
 		own_close(&d->own->process->proc_fd);
 }
 
+int files_check_options(const struct options *o)
+{
+	return external_check(o);
+}
+
 int files_collect_task(struct dump *d, struct dump_task *t)
 {
 	size_t n;
@@ -393,6 +403,8 @@ int files_collect_end(struct dump *d)
 
 	pipes_check_ends(d);
 	ttys_resolve(d);
+	if (rc == 0)
+		rc = external_check_used(d);
 	return rc < 0 ? rc : epolls_resolve(d);
 }
 

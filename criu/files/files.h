@@ -79,6 +79,9 @@ extern const size_t n_file_classes;
 
 const struct file_class *file_class_of(FdTypes type);
 
+/* Options about files that make no sense are refused before anything is done. */
+int files_check_options(const struct options *o);
+
 /* Collects the descriptors of a task; descriptions that tasks share are found by kcmp(2). */
 int files_collect_task(struct dump *d, struct dump_task *t);
 
@@ -152,7 +155,7 @@ int files_open_late(struct restore *r);
 /* Removes what only the restore needed: links and files of deleted files. */
 void files_clean_up(struct restore *r);
 /* Takes events that the restore itself has caused. */
-void inotifies_drain(struct restore *r);
+void watches_drain(struct restore *r);
 /* The tree runs: temporary links of the dump have no use any more. */
 void files_forget_links(struct restore *r);
 

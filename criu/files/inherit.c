@@ -87,6 +87,14 @@ int inherit_move(struct restore *r)
 	return 0;
 }
 
+bool inherit_has(const struct restore *r, const char *key)
+{
+	for (size_t i = 0; i < r->n_inherit; i++)
+		if (!strcmp(r->inherit[i].key, key))
+			return true;
+	return false;
+}
+
 int inherit_by_key(struct restore *r, const char *key)
 {
 	for (size_t i = 0; i < r->n_inherit; i++) {

@@ -10,7 +10,9 @@ int inherit_parse(struct restore *r);
 /* Moves them out of the way of the descriptors of tasks. */
 int inherit_move(struct restore *r);
 
-/* The descriptor for a key, or -1. It stays ours. */
+/* Was one given for the key? */
+bool inherit_has(const struct restore *r, const char *key);
+/* The descriptor for a key, or -1. It stays ours; it counts as used then. */
 int inherit_by_key(struct restore *r, const char *key);
 /* A duplicate for a file, after a check that it is of that kind and can be used with these flags.
  */

@@ -136,6 +136,36 @@ static void check_task_file(struct dump *d, const char *who, const char *path)
 			   path);
 }
 
+/* The path that the kernel's own name of a device gives it, if that is the device. */
+static bool find_device(const struct stat *st, char *path, size_t size)
+{
+	autofree char *text = NULL;
+	char sys[64], name[200];
+	struct stat now;
+
+	snprintf(sys, sizeof(sys), "/sys/dev/char/%u:%u/uevent", major(st->st_rdev),
+		 minor(st->st_rdev));
+	const char *line = read_file_at(AT_FDCWD, sys, &text) < 0 ? NULL : strstr(text, "DEVNAME=");
+	if (!line || sscanf(line, "DEVNAME=%199s", name) != 1)
+		return false;
+	snprintf(path, size, "/dev/%s", name);
+	return stat(path, &now) == 0 && S_ISCHR(now.st_mode) && now.st_rdev == st->st_rdev;
+}
+
+/* --evasive-devices: another node of the same device. */
+static bool evade(struct dump *d, const char *who, const struct stat *st, RegFileEntry *reg)
+{
+	char path[256];
+
+	if (!d->opts->evasive_devices || !S_ISCHR(st->st_mode) ||
+	    !find_device(st, path, sizeof(path)))
+		return false;
+	info("%s: %s is gone; it will be %s", who, reg->name, path);
+	reg->name = arena_strdup(&d->arena, path);
+	reg->has_mode = false;
+	return true;
+}
+
 int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
 		  const struct stat *st, RegFileEntry *reg)
 {
@@ -152,7 +182,7 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 	} else if (task_of_path(path)) {
 		reg->has_size = false;
 		check_task_file(d, who, path);
-	} else if (!is_reachable(path, st)) {
+	} else if (!is_reachable(path, st) && !evade(d, who, st, reg)) {
 		text_cut_deleted(reg->name);
 		remap_note(d, who, source, st, reg);
 	}
@@ -256,6 +286,12 @@ static int validate(struct restore *r, int fd, const RegFileEntry *e)
 int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
 {
 	const RemapFilePathEntry *remap = remap_of(r, e->id);
+
+	if (e->ext)
+		return refuse(ENOENT,
+			      "file %s: it is external; give what takes its place by --inherit-fd "
+			      "'fd[N]:%s'",
+			      e->name + 1, e->name + 1);
 
 	flags = (flags & ~OPEN_FLAGS_LEFT_OUT) | O_CLOEXEC | O_NOCTTY;
 	if (flags & O_TMPFILE_BIT) /* it is there by now, though without a name */

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/own.h"
+#include "files/external.h"
 #include "files/files.h"
 #include "files/inherit.h"
 #include "files/locks.h"
@@ -235,7 +236,11 @@ int files_open_all(struct restore *r)
 	note_used_fds(r);
 	int rc = check_all(r);
 	if (rc == 0)
+		rc = external_check(r->opts);
+	if (rc == 0)
 		rc = inherit_parse(r);
+	if (rc == 0)
+		rc = external_check_given(r);
 	if (rc == 0)
 		rc = inherit_move(r);
 	if (rc == 0)

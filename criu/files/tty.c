@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
+#include "files/external.h"
 #include "files/files.h"
 #include "files/regular.h"
 #include "files/tty.h"
@@ -203,6 +204,19 @@ static dev_t device_of(uint32_t nr)
 	return makedev(nr >> 8 & 0xfff, (nr & 0xff) | (nr >> 12 & 0xfff00));
 }
 
+static void tty_key_of(const TtyInfoEntry *info, char *buf, size_t size)
+{
+	snprintf(buf, size, "tty[%x:%x]", info->rdev, info->has_dev ? info->dev : 0);
+}
+
+static bool is_external(struct dump *d, const struct dump_tty *t)
+{
+	char key[64];
+
+	tty_key_of(t->info, key, sizeof(key));
+	return external_has(d, key);
+}
+
 static void find_session(struct dump *d, struct dump_tty *t)
 {
 	dev_t dev = makedev(PTS_FIRST_MAJOR + t->info->pty->index / MINORS,
@@ -222,13 +236,15 @@ void ttys_resolve(struct dump *d)
 {
 	for (struct dump_tty *t = d->ttys; t; t = t->next) {
 		find_session(d, t);
-		if (t->is_master || t->is_hung_up || find(d, t->info->id | 1) || d->opts->shell_job)
+		if (is_external(d, t) || t->is_master || t->is_hung_up ||
+		    find(d, t->info->id | 1) || d->opts->shell_job)
 			continue;
 		dump_block(
 			d,
 			"%s: the terminal %s belongs to a program outside of the tree; to restore "
-			"on the terminal that criu runs on give --shell-job",
-			t->who, t->path);
+			"on the terminal that criu runs on give --shell-job, on another one "
+			"--external tty[%x:%x]",
+			t->who, t->path, t->info->rdev, t->info->dev);
 	}
 }
 
@@ -514,9 +530,7 @@ static int tty_check(const struct restore *r, const FileEntry *e)
 
 static void tty_key(const struct restore *r, const FileEntry *e, char *buf, size_t size)
 {
-	const TtyInfoEntry *info = info_of(r, e);
-
-	snprintf(buf, size, "tty[%x:%x]", info->rdev, info->has_dev ? info->dev : 0);
+	tty_key_of(info_of(r, e), buf, size);
 }
 
 FILE_PART(tty, tty)

@@ -97,6 +97,7 @@ struct dump {
 	size_t n_cpus; /* online */
 	char own_namespaces[NS_KINDS][NS_LINK_MAX];
 	uint64_t held_bytes;
+	bool external_is_used[OPTION_LIST_MAX]; /* by index of the option's values */
 	int script_status; /* of an action script that failed; it becomes the exit status */
 	uint64_t freeze_start_us;
 };

@@ -59,6 +59,9 @@ struct options {
 	struct option_list inherit_fd;
 	struct option_list ext_unix_sk; /* NULL: given without a number */
 	struct option_list external;
+	bool evasive_devices;
+	bool force_irmap;
+	struct option_list irmap_scan_path;
 	struct option_list action_script;
 	const char *config;
 	bool default_config;

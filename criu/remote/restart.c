@@ -23,6 +23,7 @@
 
 /* How long the thread may take to fall asleep again: on a loaded machine it waits for its turn. */
 #define LOOK_US	     5000000
+#define LOOKS_MAX    100 /* each was interrupted by something else before the thread slept */
 #define LOOK_EACH_US 20
 #define FIRST_PAGE   4096 /* no pointer is lower */
 
@@ -105,23 +106,32 @@ static int look(struct engine *e, struct thread *t, long *ret_nr, int *ret_stop_
 	return tracee_wait_interrupted(e, t->tid, ret_stop_signal);
 }
 
+bool restart_is_needed(const struct thread *t)
+{
+	return regs_need_restart_block(&t->regs) &&
+	       regs_interrupted_call(&t->regs) == SYS_restart_syscall;
+}
+
 int restart_find_call(struct engine *e, struct thread *t)
 {
-	int stop_signal = 0;
 	long nr = -1;
-	int rc = look(e, t, &nr, &stop_signal);
 
-	if (rc == -ESRCH)
-		return refuse(ESRCH, "pid %d: it ended while it was being stopped", t->tid);
-	if (rc < 0)
-		return rc;
-	if (stop_signal)
-		t->process->stop_signal = stop_signal;
-	rc = regs_get(t->tid, &t->regs);
-	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", t->tid);
+	for (int i = 0; i < LOOKS_MAX && nr < 0 && restart_is_needed(t); i++) {
+		int stop_signal = 0;
+		int rc = look(e, t, &nr, &stop_signal);
+
+		if (rc == -ESRCH)
+			return refuse(ESRCH, "pid %d: it ended while it was being stopped", t->tid);
+		if (rc < 0)
+			return rc;
+		if (stop_signal)
+			t->process->stop_signal = stop_signal;
+		rc = regs_get(t->tid, &t->regs);
+		if (rc < 0)
+			return fail(-rc, "pid %d: read registers", t->tid);
+	}
 	t->restarted_call = nr;
-	if (nr < 0 && regs_interrupted_call(&t->regs) == SYS_restart_syscall)
+	if (nr < 0 && restart_is_needed(t))
 		warn("pid %d: which call it is in cannot be told; restored, that call will fail "
 		     "with EINTR",
 		     t->tid);

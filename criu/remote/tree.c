@@ -248,7 +248,7 @@ static int read_thread(struct tree *tree, struct thread *t)
 	if (rc < 0)
 		return rc;
 	t->restarted_call = -1;
-	if (regs_interrupted_call(&t->regs) == SYS_restart_syscall) {
+	if (restart_is_needed(t)) {
 		rc = restart_find_call(tree->engine, t);
 		t->resume = t->regs;
 	}
