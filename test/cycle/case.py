@@ -200,6 +200,8 @@ class Case:
         self.argv = [word.format(**places) for word in shlex.split(row.command)]
         self.env = {'PATH': os.environ.get('PATH', '/usr/bin:/bin'), 'LC_ALL': 'C', 'HOME': '/root',
                     'TMPDIR': self.tmp, 'CYCLE': row.name}
+        if 'CRIU_CONFIG_FILE' in os.environ:
+            self.env['CRIU_CONFIG_FILE'] = os.environ['CRIU_CONFIG_FILE']
         self.target = None
         self.checks = 0
         self.lines_seen = 0
