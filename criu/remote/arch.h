@@ -71,6 +71,14 @@ void regs_set_interrupted_call(struct regs *regs, long nr);
 uint64_t regs_argument(const struct regs *regs, int i);
 
 /*
+ * True if the thread may be about to make restart_syscall(2), should code hold a system call
+ * instruction at its place: the kernel has set that up, and it has not happened yet.
+ */
+bool regs_may_restart(const struct regs *regs);
+/* Puts them back to where the interrupted call has just ended with the wish to be restarted. */
+void regs_before_restart(struct regs *regs);
+
+/*
  * True if the interrupted call goes on from state that the kernel keeps for the thread
  * (restart_syscall(2)). Loading a signal frame would lose that state: the call would fail.
  */

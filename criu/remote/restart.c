@@ -126,9 +126,9 @@ int restart_find_call(struct engine *e, struct thread *t)
 			return rc;
 		if (stop_signal)
 			t->process->stop_signal = stop_signal;
-		rc = regs_get(t->tid, &t->regs);
+		rc = thread_read_regs(t);
 		if (rc < 0)
-			return fail(-rc, "pid %d: read registers", t->tid);
+			return rc;
 	}
 	t->restarted_call = nr;
 	if (nr < 0 && restart_is_needed(t))

@@ -133,15 +133,46 @@ struct regs thread_regs_alone(const struct thread *t)
 }
 
 /*
- * Calls that even a stop without a signal ends with EINTR are put right at once: from here on it
- * does not matter how the task comes to go on.
+ * A stop may fall between two steps of the kernel:
+ *  1. a stop interrupts a nanosleep; 2. the thread goes on, and the kernel sets it up to make
+ *  restart_syscall; 3. the next stop comes before that call.
+ * It looks like a thread that is in no call then. But what the call would go on with would be
+ * lost with the first frame that is loaded, as if it was interrupted.
  */
-static int fix_interrupted_call(struct thread *t)
+static int undo_restart(struct thread *t)
+{
+	uint8_t code[2];
+	int mem = process_mem(t->process);
+
+	if (mem < 0)
+		return mem;
+	if (pread_all(mem, code, sizeof(code), regs_pc(&t->regs)) < 0 ||
+	    find_syscall(code, sizeof(code)) != 0)
+		return 0;
+	regs_before_restart(&t->regs);
+	int rc = regs_set(t->tid, &t->regs);
+	return rc < 0 ? fail(-rc, "pid %d: set registers", t->tid) : 0;
+}
+
+int thread_read_regs(struct thread *t)
 {
 	int rc = regs_get(t->tid, &t->regs);
 
 	if (rc < 0)
 		return fail(-rc, "pid %d: read registers", t->tid);
+	return regs_may_restart(&t->regs) ? undo_restart(t) : 0;
+}
+
+/*
+ * Calls that even a stop without a signal ends with EINTR are put right at once: from here on it
+ * does not matter how the task comes to go on.
+ */
+static int fix_interrupted_call(struct thread *t)
+{
+	int rc = thread_read_regs(t);
+
+	if (rc < 0)
+		return rc;
 	t->resume = t->regs;
 	regs_fix_resume(&t->resume);
 	if (regs_result(&t->resume) == regs_result(&t->regs))

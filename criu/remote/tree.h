@@ -87,6 +87,9 @@ void tree_done(struct tree *tree);
  */
 struct regs thread_regs_alone(const struct thread *t);
 
+/* Reads the registers of a stopped thread into t->regs. 0 or -errno, reported. */
+int thread_read_regs(struct thread *t);
+
 /* /proc/PID/mem for reading and writing. A descriptor owned by the process, or -errno. */
 int process_mem(struct process *p);
 

@@ -157,6 +157,19 @@ long regs_interrupted_call(const struct regs *regs)
 	return -1;
 }
 
+bool regs_may_restart(const struct regs *regs)
+{
+	return regs->gp.rax == SYS_restart_syscall;
+}
+
+void regs_before_restart(struct regs *regs)
+{
+	if ((int64_t)regs->gp.orig_rax < 0)
+		regs->gp.orig_rax = SYS_restart_syscall;
+	regs->gp.rax = -ERESTART_RESTARTBLOCK;
+	regs->gp.rip += 2;
+}
+
 bool regs_need_restart_block(const struct regs *regs)
 {
 	return (int64_t)regs->gp.orig_rax >= 0 && (int64_t)regs->gp.rax == -ERESTART_RESTARTBLOCK;
