@@ -30,7 +30,9 @@ struct restore_task {
 	pid_t pid;
 	int uffd; /* its userfaultfd while memory is filled; -1: none */
 	bool is_zombie;
-	bool is_gone; /* a zombie that has died */
+	bool is_gone;	 /* a zombie or helper that has died */
+	bool is_adopter; /* of tasks that it did not create */
+	bool has_family; /* its children are created */
 	bool can_raise_limits;
 };
 
@@ -52,6 +54,9 @@ struct restore {
 	struct snapshot snapshot;
 	struct restore_task *tasks;
 	size_t n_tasks;
+	struct restore_task *helpers; /* that exist while the tree is created */
+	size_t n_helpers;
+	uint32_t last_helper_pid;
 	struct own_creds own_creds;
 	struct maps own_maps; /* of criu, so of every blank task */
 	struct region region; /* shared by criu and all tasks, at the same address */

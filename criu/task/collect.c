@@ -104,22 +104,25 @@ static void check_sharing(struct dump *d, struct process *p)
 				   p->pid, shared[i].what, p->parent->pid);
 }
 
+/* A leader that has ended leaves its session and group behind; its pid is nobody else's then. */
+static bool is_leader_outside(const struct dump *d, pid_t leader)
+{
+	return !tree_find(&d->tree, leader) && (kill(leader, 0) == 0 || errno != ESRCH);
+}
+
 static void check_session(struct dump *d, struct process *p)
 {
 	const struct process *root = d->tree.processes[0];
 
-	if (p == root && p->stat.sid != p->pid && !d->opts->shell_job) {
-		dump_block(d,
-			   "pid %d: it is not a session leader (its session is %d); give "
-			   "--shell-job if "
-			   "it was started from a shell",
-			   p->pid, p->stat.sid);
+	if (d->opts->shell_job && p->stat.sid == root->stat.sid)
 		return;
-	}
-	if (!tree_find(&d->tree, p->stat.sid) && p->stat.sid != root->stat.sid)
-		dump_block(d, "pid %d: the leader of its session %d is outside of the tree", p->pid,
-			   p->stat.sid);
-	if (!tree_find(&d->tree, p->stat.pgid) && p->stat.pgid != root->stat.pgid)
+	/* Session 0 is one of another pid namespace. */
+	if (!p->stat.sid || is_leader_outside(d, p->stat.sid))
+		dump_block(d,
+			   "pid %d: the leader of its session, %d, is outside of the tree; give "
+			   "--shell-job if it was started from a shell",
+			   p->pid, p->stat.sid);
+	else if (!p->stat.pgid || is_leader_outside(d, p->stat.pgid))
 		dump_block(d, "pid %d: the leader of its process group %d is outside of the tree",
 			   p->pid, p->stat.pgid);
 }

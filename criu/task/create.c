@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Creating blank tasks: the root by criu, every other one by its parent, each with the id that
+ * Creating blank tasks: the first by criu, every other one by another task, each with the id that
  * it had. A blank task has nothing but the shared region and the vDSO and sits in the stub.
  */
 #include <errno.h>
@@ -24,6 +24,7 @@
 #include "mem/mem.h"
 #include "proc/task.h"
 #include "task/constants.h"
+#include "task/create.h"
 #include "task/registers.h"
 #include "task/restore.h"
 
@@ -46,7 +47,7 @@ static bool read_stat_of(uint32_t id, struct proc_stat *ret)
  * The task that was dumped and killed a moment ago keeps its pid until its parent has reaped it,
  * which happens soon, but after criu dump has ended: that is waited for.
  */
-static int check_free(struct restore *r, uint32_t id)
+int pid_check_free(struct restore *r, uint32_t id)
 {
 	uint64_t give_up = now_us() + REAP_WAIT_US;
 	struct proc_stat s;
@@ -90,11 +91,12 @@ int task_check(struct restore *r)
 			if (rc < 0)
 				return rc;
 			/* All that are taken are reported, not only the first. */
-			rc = check_free(r, t->pstree->threads[j]);
+			rc = pid_check_free(r, t->pstree->threads[j]);
 			first_error = first_error ? first_error : rc;
 		}
 	}
-	return first_error;
+	int rc = kin_plan(r);
+	return first_error ? first_error : rc;
 }
 
 static int clone_failed(int err, pid_t pid)
@@ -172,8 +174,8 @@ static int new_slot(struct restore *r, struct worker *w, pid_t tid)
 	return 0;
 }
 
-/* Creates and seizes the root; until that is done the robust list guards against our death. */
-static int create_root(struct restore *r, struct restore_task *t)
+/* Created and seized; until that is done the robust list guards against our death. */
+int blank_create_first(struct restore *r, struct restore_task *t, bool sibling)
 {
 	struct worker *w = task_worker(t);
 	struct abi_rseq_configuration rseq = { 0 };
@@ -184,8 +186,8 @@ static int create_root(struct restore *r, struct restore_task *t)
 		return rc;
 	slot_watch(w->slot, &r->engine);
 	struct clone_args args =
-		clone_args(w->slot->self, (uint64_t)&pid, r->opts->sibling ? CLONE_PARENT : 0);
-	args.exit_signal = r->opts->sibling ? 0 : SIGCHLD;
+		clone_args(w->slot->self, (uint64_t)&pid, sibling ? CLONE_PARENT : 0);
+	args.exit_signal = sibling ? 0 : SIGCHLD;
 	long child = clone3_into_stub(&args, sizeof(args), region_stub_child(&r->region));
 	if (child < 0)
 		return clone_failed(-child, pid);
@@ -210,21 +212,22 @@ static int create_root(struct restore *r, struct restore_task *t)
 }
 
 /* A child of a blank task is as blank as its parent. CLONE_PTRACE: it is ours from birth. */
-static int create_child(struct restore *r, struct restore_task *t)
+int blank_create(struct restore *r, struct restore_task *creator, struct restore_task *t,
+		 uint64_t flags)
 {
 	struct program p;
 	int rc = new_slot(r, task_worker(t), t->pid);
 
 	if (rc == 0)
-		rc = program_begin(&p, task_worker(t->parent), 1);
+		rc = program_begin(&p, task_worker(creator), 1);
 	if (rc < 0)
 		return rc;
 	pid_t *set_tid = program_data(&p, &t->pid, sizeof(t->pid));
 	if (!set_tid)
 		return -ENOSPC;
-	struct clone_args args =
-		clone_args(task_worker(t)->slot->self, program_raddr(&p, set_tid), CLONE_PTRACE);
-	args.exit_signal = SIGCHLD;
+	struct clone_args args = clone_args(task_worker(t)->slot->self, program_raddr(&p, set_tid),
+					    flags | CLONE_PTRACE);
+	args.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD; /* that of the creator */
 	struct clone_args *room = program_data(&p, &args, sizeof(args));
 	if (!room)
 		return -ENOSPC;
@@ -241,7 +244,7 @@ static int create_child(struct restore *r, struct restore_task *t)
 	return take_over(r, task_worker(t));
 }
 
-static int call_in(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b)
+int blank_call(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b)
 {
 	struct program p;
 	int rc = program_begin(&p, task_worker(t), 1);
@@ -252,129 +255,6 @@ static int call_in(struct restore_task *t, const char *label, long nr, uint64_t 
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
-}
-
-static uint32_t sid(const struct restore_task *t)
-{
-	return t->image->pstree->sid;
-}
-
-/* A child in its parent's old session was born before the parent made its own. */
-static bool is_born_early(const struct restore_task *t)
-{
-	const struct restore_task *p = t->parent;
-
-	return p && sid(p) == (uint32_t)p->pid && sid(t) != sid(p) && sid(t) != (uint32_t)t->pid;
-}
-
-static int create_children(struct restore *r, struct restore_task *parent, bool early)
-{
-	for (size_t i = 0; i < r->n_tasks; i++) {
-		struct restore_task *t = &r->tasks[i];
-
-		if (t->parent != parent || is_born_early(t) != early)
-			continue;
-		int rc = create_child(r, t);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
-}
-
-/* Children get the controlling terminal by being born: the leader takes it before. */
-static int make_session(struct restore *r, struct restore_task *t)
-{
-	int rc = call_in(t, "become a session leader", SYS_setsid, 0, 0);
-	int tty = ttys_of_session(r, t->pid);
-
-	if (rc == 0 && tty >= 0)
-		rc = call_in(t, "take its controlling terminal", SYS_ioctl, tty, TIOCSCTTY);
-	return rc;
-}
-
-static int create_family(struct restore *r, struct restore_task *t)
-{
-	int rc = create_children(r, t, true);
-
-	if (rc == 0 && sid(t) == (uint32_t)t->pid)
-		rc = make_session(r, t);
-	return rc < 0 ? rc : create_children(r, t, false);
-}
-
-static bool is_in_snapshot(const struct restore *r, uint32_t pid)
-{
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if ((uint32_t)r->tasks[i].pid == pid)
-			return true;
-	return false;
-}
-
-static int check_session(struct restore *r, struct restore_task *t)
-{
-	const struct restore_task *root = &r->tasks[0];
-	pid_t now = getsid(t->pid);
-
-	/* A session that is not in the images is replaced by criu's own. */
-	if (sid(t) == sid(root) && !is_in_snapshot(r, sid(root))) {
-		if (r->opts->shell_job)
-			return 0;
-		return refuse(
-			EINVAL,
-			"pid %d: its session %u is not in the images; give --shell-job to join "
-			"that of criu",
-			t->pid, sid(t));
-	}
-	if (now != (pid_t)sid(t))
-		return refuse(EINVAL, "pid %d: session %u cannot be restored (it would be %d)",
-			      t->pid, sid(t), now);
-	return 0;
-}
-
-static int set_group(struct restore *r, struct restore_task *t, bool leaders)
-{
-	uint32_t pgid = t->image->pstree->pgid;
-	bool is_leader = pgid == (uint32_t)t->pid;
-
-	if (is_leader != leaders || sid(t) == (uint32_t)t->pid)
-		return 0;
-	if (!is_leader && !is_in_snapshot(r, pgid)) {
-		if (pgid == r->tasks[0].image->pstree->pgid)
-			return 0; /* that of criu, as the root's */
-		return refuse(EINVAL, "pid %d: its process group %u is not in the images", t->pid,
-			      pgid);
-	}
-	return call_in(t, "join its process group", SYS_setpgid, 0, pgid);
-}
-
-static int set_groups(struct restore *r)
-{
-	for (int leaders = 1; leaders >= 0; leaders--) {
-		for (size_t i = 0; i < r->n_tasks; i++) {
-			int rc = set_group(r, &r->tasks[i], leaders);
-
-			if (rc < 0)
-				return rc;
-		}
-	}
-	return 0;
-}
-
-int task_create_all(struct restore *r)
-{
-	sigset_t all, before;
-
-	/* Blank tasks may not be interrupted by anything but us. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	int rc = create_root(r, &r->tasks[0]);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-
-	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
-		if (!r->tasks[i].is_zombie)
-			rc = create_family(r, &r->tasks[i]);
-	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
-		rc = check_session(r, &r->tasks[i]);
-	return rc < 0 ? rc : set_groups(r);
 }
 
 /*
@@ -426,6 +306,11 @@ static int create_some(struct restore *r, struct restore_task *t, size_t first, 
 	for (size_t i = first; i < end && rc == 0; i++)
 		rc = worker_wait(&t->threads[i].worker);
 	return rc;
+}
+
+int task_create_all(struct restore *r)
+{
+	return kin_create(r);
 }
 
 int task_create_threads(struct restore *r, struct restore_task *t)

@@ -509,14 +509,21 @@ void task_let_go(struct restore *r, bool stop)
 	}
 }
 
-void task_kill_all(struct restore *r)
+static bool kill_those(const struct restore_task *tasks, size_t n)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < r->n_tasks; i++) {
-		if (r->tasks[i].threads[0].exists && !r->tasks[i].is_gone)
-			any = kill(r->tasks[i].pid, SIGKILL) == 0 || any;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (tasks[i].threads[0].exists && !tasks[i].is_gone)
+			any = kill(tasks[i].pid, SIGKILL) == 0 || any;
+	return any;
+}
+
+void task_kill_all(struct restore *r)
+{
+	bool any = kill_those(r->tasks, r->n_tasks);
+
+	any = kill_those(r->helpers, r->n_helpers) || any;
 	/* criu has no other children and tracees than these. */
 	while (any && (waitpid(-1, NULL, __WALL) >= 0 || errno == EINTR))
 		;

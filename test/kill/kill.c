@@ -393,7 +393,7 @@ static const struct mode {
 	{ "points", do_points },
 	{ "random", do_random },
 	{ "stopped", do_once, .is_stopped = true },
-	{ "again", run_again, .is_at_once = true, .is_long = true },
+	{ "again", run_again, .is_at_once = true },
 	{ "stopped-again",
 	  run_again,
 	  .is_stopped = true,

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What creating tasks (create.c) and their kinship (kinship.c) need of each other. */
+#ifndef TASK_CREATE_H
+#define TASK_CREATE_H
+
+#include "model/restore.h"
+
+/* Creates a blank task as a child of criu, or as its sibling. 0 or -errno, reported. */
+int blank_create_first(struct restore *r, struct restore_task *t, bool sibling);
+
+/* Creates a blank child of another blank task; flags: those of clone(2) that it needs too. */
+int blank_create(struct restore *r, struct restore_task *creator, struct restore_task *t,
+		 uint64_t flags);
+
+/* One call in a blank task. label names it in errors. */
+int blank_call(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b);
+
+/* Is the pid free? Waits for a zombie that is about to be reaped. 0 or -errno, reported. */
+int pid_check_free(struct restore *r, uint32_t pid);
+
+/*
+ * Decides which helpers the tree needs. All pids that they take are free, or each that is not is
+ * reported. 0 or -errno.
+ */
+int kin_plan(struct restore *r);
+
+/* Creates all tasks; the root first. Sessions, groups and parents are as in the image. */
+int kin_create(struct restore *r);
+
+#endif
