@@ -59,7 +59,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'daemon', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -134,9 +134,27 @@ class Process:
         return self.status is not None
 
 
-def start(argv, output, cwd, new_session, env):
+def fork_daemon():
+    """A process whose session has lost its leader; it becomes our child. 0 in that process."""
+    told, tell = os.pipe()
+    leader = os.fork()
+    if not leader:
+        os.setsid()
+        pid = os.fork()
+        if not pid:
+            return 0
+        os.write(tell, str(pid).encode())
+        os._exit(0)
+    os.waitpid(leader, 0)
+    pid = int(os.read(told, 32))
+    os.close(told)
+    os.close(tell)
+    return pid
+
+
+def start(argv, output, cwd, new_session, env, daemon=False):
     """Descriptors 0, 1, 2 and no others: /dev/null and a file."""
-    pid = os.fork()
+    pid = fork_daemon() if daemon else os.fork()
     if pid:
         return Process(pid)
     try:
@@ -241,7 +259,8 @@ class Case:
         if self.row.has('wrap'):
             self.near_the_last_pid()
         self.target = start(self.argv, os.path.join(self.top, 'target.out'), self.dir,
-                            not self.row.has('job'), self.env)
+                            not (self.row.has('job') or self.row.has('daemon')), self.env,
+                            self.row.has('daemon'))
         if self.row.is_program:
             self.wait_growth()
             return
