@@ -328,8 +328,24 @@ int files_check_options(const struct options *o)
 	return external_check(o);
 }
 
+/* Who has the descriptor table that the task shares; itself if it is the first that has it. */
+static const struct dump_task *owner_of_table(const struct dump *d, const struct dump_task *t)
+{
+	for (size_t i = 0; i < d->n_tasks; i++)
+		if (d->tasks[i].ids->files_id == t->ids->files_id)
+			return &d->tasks[i];
+	return t;
+}
+
 int files_collect_task(struct dump *d, struct dump_task *t)
 {
+	const struct dump_task *owner = owner_of_table(d, t);
+
+	if (owner != t) {
+		t->fds = owner->fds;
+		t->n_fds = owner->n_fds;
+		return 0;
+	}
 	size_t n;
 	int *fds, rc = proc_numbers(t->process->proc_fd, "fd", &d->arena, &fds, &n);
 
@@ -388,10 +404,14 @@ static int write_task(struct dump *d, struct dump_task *t)
 {
 	struct image_out out;
 
-	image_begin(&out, &d->images, IMG_FDINFO, t->ids->files_id);
-	for (size_t i = 0; i < t->n_fds; i++)
-		image_add(&out, t->fds[i]);
-	int rc = image_commit(&out);
+	int rc = 0;
+
+	if (owner_of_table(d, t) == t) {
+		image_begin(&out, &d->images, IMG_FDINFO, t->ids->files_id);
+		for (size_t i = 0; i < t->n_fds; i++)
+			image_add(&out, t->fds[i]);
+		rc = image_commit(&out);
+	}
 	return rc < 0 ? rc : image_write_one(&d->images, IMG_FS, t->process->pid, t->fs);
 }
 

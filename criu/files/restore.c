@@ -397,6 +397,16 @@ static void add_foreground(struct restore *r, const struct restore_task *t, stru
 		     ttys_of_session(r, sid), TIOCSPGRP, program_raddr(p, data));
 }
 
+/* Tasks that share a table need what criu left in it for their directories; the last one tidies up.
+ */
+static bool has_table_for_itself(const struct restore *r, const struct restore_task *t)
+{
+	for (const struct restore_task *later = t + 1; later < r->tasks + r->n_tasks; later++)
+		if (!later->is_zombie && later->image->ids->files_id == t->image->ids->files_id)
+			return false;
+	return true;
+}
+
 void files_restore_task(struct restore *r, struct restore_task *t, struct program *p)
 {
 	unsigned next = 0;
@@ -404,6 +414,8 @@ void files_restore_task(struct restore *r, struct restore_task *t, struct progra
 	add_late(r, t, p);
 	add_directories(r, t->image->fs, p);
 	add_foreground(r, t, p);
+	if (!has_table_for_itself(r, t))
+		return;
 	add_work_of_files(r, t, p);
 	for (size_t i = 0; i < t->image->n_fds; i++) {
 		const FdinfoEntry *e = t->image->fds[i];

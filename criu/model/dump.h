@@ -77,6 +77,7 @@ struct dump {
 	size_t n_tasks;
 	FileEntry **files; /* open file descriptions, mapped files, executables */
 	size_t n_files;
+	void *tables; /* tree of tasks by descriptor table, while they are collected */
 	struct file_table *file_table;
 	struct remap_table *remap_table;
 	struct dump_pipe *pipes;

@@ -643,6 +643,31 @@ static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	return rc < 0 ? rc : check_pages(t);
 }
 
+/* A descriptor table is shared by being created with it: by the parent. */
+static int check_tables(const struct snapshot *s)
+{
+	for (size_t i = 1; i < s->n_tasks; i++) {
+		const struct snapshot_task *t = &s->tasks[i];
+
+		if (t->is_zombie || snapshot_shares_table(s, t))
+			continue;
+		for (size_t j = 0; j < i; j++)
+			if (s->tasks[j].ids && s->tasks[j].ids->files_id == t->ids->files_id)
+				return refuse(EINVAL,
+					      "image ids-%u.img: it shares its descriptor table "
+					      "with %u, which is not its parent",
+					      t->pstree->pid, s->tasks[j].pstree->pid);
+	}
+	return 0;
+}
+
+bool snapshot_shares_table(const struct snapshot *s, const struct snapshot_task *t)
+{
+	const struct snapshot_task *p = t->parent < 0 ? NULL : &s->tasks[t->parent];
+
+	return p && t->ids && p->ids && t->ids->files_id == p->ids->files_id;
+}
+
 int snapshot_load(struct snapshot *s, int dirfd)
 {
 	*s = (struct snapshot){ 0 };
@@ -672,7 +697,7 @@ int snapshot_load(struct snapshot *s, int dirfd)
 	if (rc >= 0 && s->tasks[0].is_zombie)
 		rc = refuse(EINVAL, "image pstree.img: the root %u is dead",
 			    s->tasks[0].pstree->pid);
-	return rc < 0 ? rc : 0;
+	return rc < 0 ? rc : check_tables(s);
 }
 
 void snapshot_done(struct snapshot *s)

@@ -84,6 +84,9 @@ struct snapshot {
 int snapshot_load(struct snapshot *s, int dirfd);
 void snapshot_done(struct snapshot *s);
 
+/* True if the task has the descriptor table of its parent (CLONE_FILES). */
+bool snapshot_shares_table(const struct snapshot *s, const struct snapshot_task *t);
+
 /* The queue of a pipe (or fifo) by its id, or NULL. */
 const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id);
 

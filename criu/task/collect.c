@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sched.h>
+#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,8 +34,8 @@ static const char *const namespaces[NS_KINDS] = { "mnt", "net",	 "ipc",	   "uts"
 						  "pid", "user", "cgroup", "time" };
 
 /*
- * Object ids in images need to be unique and nothing more. Nothing that has an id is shared
- * between tasks as yet, so that the pid serves for all of them; namespaces are criu's own.
+ * Object ids in images need to be unique and nothing more: the pid serves for all of them. Tasks
+ * that share a descriptor table have the id of the first; namespaces are criu's own.
  */
 static TaskKobjIdsEntry *make_ids(struct arena *a, uint32_t id)
 {
@@ -84,24 +85,65 @@ static void check_namespaces(struct dump *d, struct process *p)
 				   p->pid, namespaces[i], links[i]);
 }
 
-/* What clone(2) may leave shared between two processes, and images cannot express as yet. */
-static void check_sharing(struct dump *d, struct process *p)
-{
-	static const struct {
-		int type;
-		const char *what;
-	} shared[] = {
-		{ KCMP_VM, "memory (CLONE_VM, vfork)" },
-		{ KCMP_FILES, "its descriptor table (CLONE_FILES)" },
-		{ KCMP_FS, "its working directory (CLONE_FS)" },
-		{ KCMP_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
-	};
+/* What clone(2) may leave shared between two processes. */
+static const struct {
+	int type;
+	const char *what;
+} shareable[] = {
+	{ KCMP_FILES, "its descriptor table (CLONE_FILES)" },
+	{ KCMP_VM, "memory (CLONE_VM, vfork)" },
+	{ KCMP_FS, "its working directory (CLONE_FS)" },
+	{ KCMP_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
+};
 
-	for (size_t i = 0; p->parent && i < ARRAY_SIZE(shared); i++)
-		if (syscall(SYS_kcmp, p->pid, p->parent->pid, shared[i].type, 0, 0) == 0)
+static bool share(pid_t a, pid_t b, int type)
+{
+	return syscall(SYS_kcmp, a, b, type, 0, 0) == 0;
+}
+
+/* An order of processes by the address of their descriptor table. */
+static int by_table(const void *a, const void *b)
+{
+	const struct dump_task *x = *(struct dump_task *const *)a,
+			       *y = *(struct dump_task *const *)b;
+	long order = syscall(SYS_kcmp, x->process->pid, y->process->pid, KCMP_FILES, 0, 0);
+
+	if (order == 0 || order == 1 || order == 2)
+		return order == 0 ? 0 : order == 1 ? -1 : 1;
+	return x->process->pid - y->process->pid;
+}
+
+/*
+ * A descriptor table may be shared by parent and child: a child is created with it. Others got it
+ * from a process that is gone.
+ */
+static void note_table(struct dump *d, struct dump_task *t, bool is_shared_with_parent)
+{
+	struct dump_task **k = arena_new(&d->arena, struct dump_task *);
+
+	*k = t;
+	struct dump_task ***found = tsearch(k, &d->tables, by_table);
+	if (!found || *found == k)
+		return;
+	if (is_shared_with_parent)
+		t->ids->files_id = (**found)->ids->files_id;
+	else
+		dump_block(d, "pid %d: it shares %s with pid %d, which is not its parent",
+			   t->process->pid, shareable[0].what, (**found)->process->pid);
+}
+
+static void check_sharing(struct dump *d, struct dump_task *t)
+{
+	const struct process *p = t->process;
+	pid_t parent = p->parent ? p->parent->pid : p->stat.ppid;
+	bool shares_table = p->parent && share(p->pid, parent, KCMP_FILES);
+
+	for (size_t i = shares_table; i < ARRAY_SIZE(shareable); i++)
+		if (parent && share(p->pid, parent, shareable[i].type))
 			dump_block(d,
 				   "pid %d: it shares %s with its parent %d; this cannot be dumped",
-				   p->pid, shared[i].what, p->parent->pid);
+				   p->pid, shareable[i].what, parent);
+	note_table(d, t, shares_table);
 }
 
 /* A leader that has ended leaves its session and group behind; its pid is nobody else's then. */
@@ -151,7 +193,7 @@ static void add_task(struct dump *d, struct dump_task *t, struct process *p)
 	check_session(d, p);
 	if (p->is_zombie)
 		return;
-	check_sharing(d, p);
+	check_sharing(d, t);
 	check_namespaces(d, p);
 	t->threads = arena_array(&d->arena, struct dump_thread, p->n_threads);
 	t->n_threads = p->n_threads;
@@ -169,6 +211,11 @@ int task_note_own_namespaces(struct dump *d)
 	return 0;
 }
 
+static void leave_node(void *node)
+{
+	(void)node; /* in the dump's arena */
+}
+
 int task_collect_tree(struct dump *d)
 {
 	d->n_cpus = get_nprocs();
@@ -176,6 +223,7 @@ int task_collect_tree(struct dump *d)
 	d->tasks = arena_array(&d->arena, struct dump_task, d->n_tasks);
 	for (size_t i = 0; i < d->n_tasks; i++)
 		add_task(d, &d->tasks[i], d->tree.processes[i]);
+	tdestroy(d->tables, leave_node);
 	return 0;
 }
 

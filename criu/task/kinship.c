@@ -185,7 +185,8 @@ static int create_children(struct restore *r, struct restore_task *parent, bool 
 
 		if (t->parent != parent || !is_own_child(t) || is_born_early(t) != early)
 			continue;
-		int rc = blank_create(r, parent, t, 0);
+		bool shares = snapshot_shares_table(&r->snapshot, t->image);
+		int rc = blank_create(r, parent, t, shares ? CLONE_FILES : 0);
 		if (rc < 0)
 			return rc;
 	}
@@ -268,6 +269,11 @@ static int adopt(struct restore *r, struct restore_task *t)
 {
 	struct restore_task *leader = find(r, sid(t)), *creator = find_helper(r, sid(t));
 
+	if (snapshot_shares_table(&r->snapshot, t->image))
+		return refuse(EINVAL,
+			      "pid %d: it cannot share the descriptor table of a parent that "
+			      "adopted it",
+			      t->pid);
 	if (leader && !(exists(leader) && leader->has_family))
 		return 0;
 	if (leader)
