@@ -575,13 +575,12 @@ static int make_nameless(struct restore *r, struct snapshot_ghost *g, uint32_t i
 /* What is kept open leads to a file without a name as often as it is needed. */
 static int open_kept(const struct snapshot_ghost *g, const RegFileEntry *e, int flags)
 {
-	int fd;
+	int fd = g->nameless == e ? fcntl(g->kept_fd - 1, F_DUPFD_CLOEXEC, 0)
+				  : file_reopen(g->kept_fd - 1, flags);
 
-	if (g->nameless == e)
-		fd = file_finish(fcntl(g->kept_fd - 1, F_DUPFD_CLOEXEC, 0), e->flags, e->name);
-	else
-		fd = file_reopen(g->kept_fd - 1, flags);
-	return fd < 0 ? fail(-fd, "file %s: open the deleted file again", e->name) : fd;
+	if (fd < 0)
+		return fail(-fd, "file %s: open the deleted file again", e->name);
+	return flags & O_PATH ? fd : file_finish(fd, e->flags, e->name);
 }
 
 int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFileEntry *e, int flags)
