@@ -579,7 +579,8 @@ static int open_kept(const struct snapshot_ghost *g, const RegFileEntry *e, int 
 				  : file_reopen(g->kept_fd - 1, flags);
 
 	if (fd < 0)
-		return fail(-fd, "file %s: open the deleted file again", e->name);
+		return fail(g->nameless == e ? errno : -fd, "file %s: open the deleted file again",
+			    e->name);
 	return flags & O_PATH ? fd : file_finish(fd, e->flags, e->name);
 }
 
