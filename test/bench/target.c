@@ -2,7 +2,9 @@
 /*
  * What `make bench` measures: targets to checkpoint, and the work of one thread that a dump and
  * a restore are compared with.
- *   target mem MIB | threads N      announces itself with a line and sleeps
+ *   target mem MIB | threads N | files N | pipes N | pairs N
+ *                                   makes them, announces itself with a line and sleeps; files
+ *                                   are made in the working directory
  *   target pwrite FILE MIB          writes memory to a file, prints microseconds
  *   target pread FILE MIB           reads it into fresh memory, prints microseconds
  */
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,25 +110,72 @@ static void start_threads(int n)
 		}
 }
 
+static void need(int rc, const char *what)
+{
+	if (rc >= 0)
+		return;
+	perror(what);
+	exit(1);
+}
+
+static void open_files(int n)
+{
+	for (int i = 0; i < n; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "file-%d", i);
+		need(open(name, O_RDWR | O_CREAT, 0600), name);
+	}
+}
+
+/* With a few bytes that nobody has read. */
+static void open_pipes(int n)
+{
+	int fd[2];
+
+	for (int i = 0; i < n; i++) {
+		need(pipe(fd), "pipe");
+		need(write(fd[1], "some bytes", 10), "write");
+	}
+}
+
+static void open_pairs(int n)
+{
+	int fd[2];
+
+	for (int i = 0; i < n; i++) {
+		need(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), "socketpair");
+		need(write(fd[1], "some bytes", 10), "write");
+	}
+}
+
+/* 64 KiB for the smallest. */
+static void write_memory(int mib)
+{
+	(void)written(mib ? (size_t)mib << 20 : 64 << 10);
+}
+
+static const struct {
+	const char *name;
+	void (*make)(int n);
+} kinds[] = {
+	{ "mem", write_memory }, { "threads", start_threads }, { "files", open_files },
+	{ "pipes", open_pipes }, { "pairs", open_pairs },
+};
+
 int main(int argc, char **argv)
 {
-	if (argc == 4 && !strcmp(argv[1], "pwrite")) {
+	if (argc == 4 && !strcmp(argv[1], "pwrite"))
 		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1);
-	} else if (argc == 4 && !strcmp(argv[1], "pread")) {
+	else if (argc == 4 && !strcmp(argv[1], "pread"))
 		measure(argv[2], (size_t)atoi(argv[3]) << 20, 0);
-	} else if (argc == 3 && !strcmp(argv[1], "mem")) {
-		/* 64 KiB for the smallest */
-		written(atoi(argv[2]) ? (size_t)atoi(argv[2]) << 20 : 64 << 10);
+	for (size_t i = 0; argc == 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (strcmp(argv[1], kinds[i].name))
+			continue;
+		kinds[i].make(atoi(argv[2]));
 		puts("ready");
 		fflush(stdout);
 		sleeper(NULL);
-	} else if (argc == 3 && !strcmp(argv[1], "threads")) {
-		start_threads(atoi(argv[2]));
-		puts("ready");
-		fflush(stdout);
-		sleeper(NULL);
-	} else {
-		return 1;
 	}
-	return 0;
+	return argc != 4;
 }
