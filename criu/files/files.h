@@ -22,6 +22,7 @@ struct fd_probe {
 	char *lines; /* of fdinfo, each ended by a zero byte */
 	size_t lines_size;
 	char link[4200]; /* of /proc/PID/fd/N */
+	int rc;		 /* of looking: 0 or -errno */
 };
 
 /* The next line of fdinfo that is `name: value`, after line (NULL: from the first). NULL: none. */
@@ -120,6 +121,8 @@ ino_t files_inode(const struct dump *d, uint32_t id);
 
 /* A copy of a descriptor of a task (or criu). The caller closes it; -errno. */
 int task_fd(pid_t pid, int fd);
+/* The same for many descriptors of one process, at dump. */
+int files_dump_fd(struct dump *d, pid_t pid, int fd);
 
 /* A new entry of files.img with an id of its own. */
 FileEntry *files_new_entry(struct dump *d);

@@ -181,12 +181,12 @@ static int fit_pipe(struct own_pipe *own, uint32_t size)
  * A description that can be read: the task's own, or of a pipe that it only writes another one.
  * Closing that is seen by nobody, while closing a second one for reading would send SIGIO.
  */
-static int open_for_reading(const struct dump_pipe *p)
+static int open_for_reading(struct dump *d, const struct dump_pipe *p)
 {
 	char path[64];
 
 	if ((p->flags & O_ACCMODE) != O_WRONLY)
-		return task_fd(p->pid, p->fd);
+		return files_dump_fd(d, p->pid, p->fd);
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, p->fd);
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
@@ -211,9 +211,9 @@ static int read_copy(struct dump *d, int fd, PipeDataEntry *e, uint8_t *data, bo
 }
 
 /* Returns the bytes that are in our pipe then, or -errno. */
-static int copy_queue(const struct dump_pipe *p, struct own_pipe *own)
+static int copy_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe *own)
 {
-	autoclose int fd = open_for_reading(p);
+	autoclose int fd = open_for_reading(d, p);
 	int rc = fd < 0 ? fd : fit_pipe(own, p->size);
 
 	if (rc < 0)
@@ -233,7 +233,7 @@ static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe
 	e->has_size = true;
 	e->size = p->size;
 	if (p->bytes) {
-		int rc = copy_queue(p, own);
+		int rc = copy_queue(d, p, own);
 
 		if (rc < 0)
 			return fail(-rc, "pid %d fd %d: copy the queue of the pipe", p->pid, p->fd);

@@ -87,6 +87,10 @@ struct dump {
 	struct dump_tty *ttys;
 	struct dump_sockets *sockets;
 	struct dump_task *own; /* criu itself, with descriptors that it found in flight */
+	struct {
+		pid_t pid; /* 0: none */
+		int fd;
+	} last_pidfd; /* of the process whose descriptors were copied last */
 	int *own_fds;
 	size_t n_own_fds;
 	struct dump_lock *locks;

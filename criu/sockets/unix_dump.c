@@ -363,7 +363,7 @@ static int look_into(struct dump *d, struct dump_sockets *s, const struct dump_u
 	if (u->entry->state == UNIX_LISTEN ||
 	    (u->entry->type == SOCK_STREAM && !u->info->rqueue && u->entry->peer))
 		return 0;
-	autoclose int fd = task_fd(u->pid, u->fd);
+	autoclose int fd = files_dump_fd(d, u->pid, u->fd);
 	if (fd < 0)
 		return fail(-fd, "pid %d fd %d: get a copy of the socket", u->pid, u->fd);
 	p.fd = fd;
