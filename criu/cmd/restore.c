@@ -147,7 +147,9 @@ static int plan(void *ctx)
 
 static int open_files(void *ctx)
 {
-	return files_open_all(ctx);
+	int rc = files_open_all(ctx);
+
+	return rc < 0 ? rc : mem_make_shared(ctx);
 }
 
 static void clean_files(void *ctx)
@@ -268,6 +270,7 @@ static int memory(void *ctx)
 {
 	int rc = for_all(ctx, lay_out);
 
+	mem_close_shared(ctx);
 	return rc < 0 ? rc : for_all(ctx, fill);
 }
 

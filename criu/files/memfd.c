@@ -18,11 +18,10 @@
 #include "files/files.h"
 #include "files/memfd.h"
 #include "image/pagemap.h"
+#include "mem/mem.h"
 #include "proc/text.h"
 
-#define PAGE	     4096ull
 #define MEMFD_PREFIX "/memfd:" /* in /proc */
-#define CHUNK	     (256u << 10)
 #define HUGETLBFS_ID 0x958458f6
 
 struct dump_memfd {
@@ -30,6 +29,7 @@ struct dump_memfd {
 	ino_t ino;
 	const char *source; /* path in /proc that leads to it */
 	MemfdInodeEntry *entry;
+	struct saved_pages pages;
 	struct dump_memfd *next;
 };
 
@@ -126,100 +126,43 @@ int memfd_path_entry(struct dump *d, const char *who, const char *path, const ch
 	return 0;
 }
 
-/* Copies [start, end) to the pages file and notes the run. */
-static int copy_pages(struct dump *d, int from, int to, off_t start, off_t end, off_t *pos,
-		      struct page_run **runs, size_t *n)
+static int save(struct dump *d, struct dump_memfd *m)
 {
-	autofree uint8_t *buf = xmalloc(CHUNK);
+	char who[4200];
+	/* Another description: the position of the task's must stay. */
+	autoclose int from = open(m->source, O_RDONLY | O_CLOEXEC);
 
-	*ARENA_PUSH(&d->arena, *runs, *n) =
-		(struct page_run){ .vaddr = start, .pages = (end - start) / PAGE, .offset = *pos };
-	while (start < end) {
-		size_t len = min(end - start, (off_t)CHUNK);
-		ssize_t got = pread(from, buf, len, start);
-
-		if (got < 0)
-			return -errno;
-		memset(buf + got, 0, len - got); /* behind the end of the file */
-		int rc = pwrite_all(to, buf, len, *pos);
-		if (rc < 0)
-			return rc;
-		start += len;
-		*pos += len;
-	}
-	return 0;
-}
-
-static int save(struct dump *d, const struct dump_memfd *m, int from)
-{
-	uint32_t id = ++d->last_pages_id;
-	autoclose int to = image_create_raw(&d->images, IMG_PAGES, id);
-	off_t size = (m->entry->size + PAGE - 1) & ~(PAGE - 1), end = 0, pos = 0;
-	struct page_run *runs = NULL;
-	size_t n = 0;
-
-	if (to < 0)
-		return to;
-	while (end < size) {
-		off_t start = lseek(from, end, SEEK_DATA);
-
-		if (start < 0 && errno == ENXIO)
-			break;
-		end = start < 0 ? -1 : lseek(from, start, SEEK_HOLE);
-		if (end < 0)
-			return -errno;
-		start &= ~(off_t)(PAGE - 1);
-		end = (end + PAGE - 1) & ~(off_t)(PAGE - 1);
-		int rc = copy_pages(d, from, to, start, min(end, size), &pos, &runs, &n);
-		if (rc < 0)
-			return rc;
-	}
-	return pagemap_write(&d->images, IMG_SHMEM_PAGEMAP, m->entry->shmid, id, runs, n);
+	snprintf(who, sizeof(who), "memfd %s (%s)", m->entry->name, m->source);
+	if (from < 0)
+		return fail(errno, "%s: open", who);
+	return mem_save_file(d, from, m->entry->size, who, &m->pages);
 }
 
 int memfds_save(struct dump *d)
 {
-	struct image_out out;
 	int rc = 0;
 
+	for (struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
+		if (m->entry->size)
+			rc = save(d, m);
+	return rc;
+}
+
+int memfds_write(struct dump *d)
+{
+	struct image_out out;
+
 	image_begin(&out, &d->images, IMG_MEMFD_INODE, 0);
-	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next) {
-		/* Another description: the position of the task's must stay. */
-		autoclose int from = open(m->source, O_RDONLY | O_CLOEXEC);
-		rc = from < 0 ? -errno : m->entry->size ? save(d, m, from) : 0;
-		if (rc < 0)
-			rc = fail(-rc, "%s: read the memfd %s", m->source, m->entry->name);
+	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
 		image_add(&out, m->entry);
-	}
-	if (rc < 0) {
-		image_cancel(&out);
-		return rc;
-	}
-	return image_commit(&out);
+	int rc = image_commit(&out);
+	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
+		if (m->entry->size)
+			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, m->entry->shmid, &m->pages);
+	return rc;
 }
 
 /* ---- restore ---- */
-
-static int fill(struct restore *r, size_t i, int fd)
-{
-	const struct pagemap *pages = &r->snapshot.memfd_pages[i];
-	autofree uint8_t *buf = xmalloc(CHUNK);
-
-	for (size_t k = 0; k < pages->n; k++) {
-		uint64_t size = pages->run[k].pages * PAGE;
-
-		for (uint64_t done = 0; done < size; done += CHUNK) {
-			size_t len = min(size - done, (uint64_t)CHUNK);
-			int rc = pread_all(pages->run[k].fd, buf, len, pages->run[k].offset + done);
-
-			if (rc == 0)
-				rc = pwrite_all(fd, buf, len, pages->run[k].vaddr + done);
-			if (rc < 0)
-				return rc;
-		}
-	}
-	return 0;
-}
 
 static int make(struct restore *r, size_t i)
 {
@@ -229,15 +172,17 @@ static int make(struct restore *r, size_t i)
 
 	if (fd < 0)
 		return fail(errno, "memfd %s: make it", e->name);
-	int rc = fill(r, i, fd);
-	if (rc == 0 && ftruncate(fd, e->size) < 0)
-		rc = -errno;
-	if (rc == 0 && e->has_mode && fchmod(fd, e->mode & 07777) < 0)
+	if (ftruncate(fd, e->size) < 0)
+		return fail(errno, "memfd %s: set its size", e->name);
+	int rc = mem_fill_file(fd, e->size, &r->snapshot.memfd_pages[i], e->name);
+	if (rc < 0)
+		return rc;
+	if (e->has_mode && fchmod(fd, e->mode & 07777) < 0)
 		rc = -errno;
 	if (rc == 0 && (e->uid || e->gid) && fchown(fd, e->uid, e->gid) < 0)
 		rc = -errno;
 	if (rc < 0)
-		return fail(-rc, "memfd %s: fill it", e->name);
+		return fail(-rc, "memfd %s: set its mode and owner", e->name);
 	return files_own_number(r, take_fd(&fd));
 }
 

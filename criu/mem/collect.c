@@ -18,6 +18,7 @@
 #include "base/own.h"
 #include "kernel/abi.h"
 #include "mem/mem.h"
+#include "mem/shared.h"
 #include "model/vma.h"
 
 /* What images have no way to say, or this version does not restore. */
@@ -42,7 +43,8 @@ static const struct {
 	{ VMF_NH, MADV_NOHUGEPAGE }, { VMF_WF, MADV_WIPEONFORK },
 };
 
-#define SHARED_ANON_PATH "/dev/zero (deleted)"
+#define SHARED_ANON_PATH   "/dev/zero (deleted)"
+#define SHARED_NAME_PREFIX "[anon_shmem:"
 
 static bool is_special(const struct mapping *m, const char *name)
 {
@@ -66,12 +68,18 @@ static void check_mapping(struct dump *d, struct dump_task *t, const struct mapp
 	}
 	if (m->pkey)
 		refuse_mapping(d, t, m, "has a protection key");
-	else if (m->shared && !strcmp(m->path, SHARED_ANON_PATH))
-		refuse_mapping(d, t, m, "is shared anonymous memory");
 	else if (!strncmp(m->path, "/SYSV", 5))
 		refuse_mapping(d, t, m, "is System V shared memory");
 	else if (is_special(m, "[uprobes]") || !strncmp(m->path, "anon_inode:", 11))
 		refuse_mapping(d, t, m, "belongs to a kernel object");
+}
+
+/* On tmpfs of the kernel's own; named by prctl(PR_SET_VMA) it has another path. */
+static bool is_shared_anon(const struct mapping *m)
+{
+	return m->shared && m->ino && !m->dev_major &&
+	       (!strcmp(m->path, SHARED_ANON_PATH) ||
+		!strncmp(m->path, SHARED_NAME_PREFIX, strlen(SHARED_NAME_PREFIX)));
 }
 
 static uint64_t advice_of(const struct mapping *m)
@@ -88,6 +96,8 @@ static uint32_t status_of(const struct mapping *m)
 {
 	if (is_special(m, "[vdso]"))
 		return VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE;
+	if (is_shared_anon(m))
+		return VMA_REGULAR | VMA_ANON_SHARED;
 	if (m->ino)
 		return VMA_REGULAR | (m->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE) |
 		       (strncmp(m->path, "/memfd:", 7) ? 0 : VMA_MEMFD);
@@ -144,7 +154,7 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->status = status_of(m);
 	e->flags = m->shared ? MAP_SHARED : MAP_PRIVATE;
 	e->fd = -1;
-	if (!m->ino)
+	if (!m->ino || is_shared_anon(m))
 		e->flags |= MAP_ANONYMOUS;
 	if (m->vm_flags & VMF_GD)
 		e->flags |= MAP_GROWSDOWN;
@@ -160,6 +170,12 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 		check_mapping(d, t, m);
 	}
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;
+	if (is_shared_anon(m)) {
+		e->shmid = m->ino;
+		e->pgoff = m->pgoff;
+		shared_note(d, t, e);
+		return 0;
+	}
 	if (!m->ino)
 		return 0;
 	if (!same_file(m, before))
@@ -263,12 +279,12 @@ struct page_scan {
 static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t end)
 {
 	struct dump_task *t = s->t;
-	struct page_run *last = t->n_runs ? &t->runs[t->n_runs - 1] : NULL;
+	struct page_run *last = t->pages.n_runs ? &t->pages.runs[t->pages.n_runs - 1] : NULL;
 
 	if (last && last->vaddr + last->pages * PAGE_SIZE_ == start && s->last_is_file == is_file)
 		last->pages += (end - start) / PAGE_SIZE_;
 	else
-		*ARENA_PUSH(&s->d->arena, t->runs, t->n_runs) =
+		*ARENA_PUSH(&s->d->arena, t->pages.runs, t->pages.n_runs) =
 			(struct page_run){ .vaddr = start, .pages = (end - start) / PAGE_SIZE_ };
 	s->last_is_file = is_file;
 }
@@ -361,7 +377,7 @@ int mem_collect_pages(struct dump *d, struct dump_task *t)
 			return fail(-rc, "pid %d: read pagemap of %#lx-%#lx", t->process->pid,
 				    (long)e->start, (long)e->end);
 	}
-	for (size_t i = 0; i < t->n_runs; i++)
-		d->stats.pages_scanned += t->runs[i].pages;
+	for (size_t i = 0; i < t->pages.n_runs; i++)
+		d->stats.pages_scanned += t->pages.runs[i].pages;
 	return 0;
 }

@@ -16,6 +16,7 @@
 #include "base/own.h"
 #include "files/files.h"
 #include "mem/mem.h"
+#include "mem/shared.h"
 #include "mem/vdso.h"
 #include "model/vma.h"
 
@@ -135,10 +136,13 @@ static void add_map(struct restore *r, struct program *p, const VmaEntry *v, boo
 		     (MAP_PRIVATE | MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)) |
 		    MAP_FIXED_NOREPLACE;
 	bool is_file = v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED);
-	int fd = is_file ? files_fd(r, v->shmid) : -1;
+	bool is_shared = v->status & VMA_ANON_SHARED;
+	int fd = is_file ? files_fd(r, v->shmid) : is_shared ? shared_fd(r, v->shmid) : -1;
 
+	if (is_shared)
+		flags &= ~MAP_ANONYMOUS;
 	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
-	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, is_file ? v->pgoff : 0);
+	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, fd < 0 ? 0 : v->pgoff);
 }
 
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)

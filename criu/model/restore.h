@@ -72,6 +72,7 @@ struct restore {
 	size_t n_dead;
 	struct restore_sockets *sockets;
 	struct restore_tty *ttys; /* pairs, while criu holds them */
+	int *shared_fds;	  /* by index of snapshot.shared, until memory is mapped */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
 	const char **made_dirs; /* for deleted files */
 	size_t n_made_dirs;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
@@ -261,7 +262,28 @@ static int need_memfd(const struct snapshot *s, uint32_t pid, uint64_t id)
 	return 0;
 }
 
-static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
+/* What mappings say of the shared memory behind them. */
+static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
+{
+	uint64_t end, size = v->has_segment_size ? v->segment_size : 0;
+
+	if (!(v->flags & MAP_SHARED) || __builtin_add_overflow(v->pgoff, v->end - v->start, &end) ||
+	    end > INT64_MAX || size > INT64_MAX - PAGE_SIZE_)
+		return refuse(
+			EINVAL,
+			"image mm-%u.img: the mapping %#lx-%#lx of shared memory makes no sense",
+			pid, (long)v->start, (long)v->end);
+	*ARENA_PUSH(&s->arena, s->shared, s->n_shared) = (struct snapshot_shared){
+		.id = v->shmid,
+		.size = size,
+		.mapped = end,
+		.has_size = v->has_segment_size,
+		.is_reserved = !(v->flags & MAP_NORESERVE),
+	};
+	return 0;
+}
+
+static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
 {
 	if (v->start % PAGE_SIZE_ || v->end % PAGE_SIZE_ || v->start >= v->end ||
 	    v->start < after || (v->end > ADDRESS_LIMIT && !(v->status & VMA_VSYSCALL)) ||
@@ -273,7 +295,7 @@ static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, 
 		return need_memfd(s, pid, v->shmid);
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return need_file(s, pid, v->shmid, "mapping");
-	return 0;
+	return v->status & VMA_ANON_SHARED ? note_shared(s, pid, v) : 0;
 }
 
 static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
@@ -297,7 +319,83 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	return need_file(s, pid, t->mm->exe_file_id, "executable");
 }
 
-/* Every run of pages has to lie in mappings of the task. */
+static int by_shared_id(const void *a, const void *b)
+{
+	const struct snapshot_shared *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* One mapping each becomes one segment each. */
+static int merge_shared(struct snapshot *s)
+{
+	size_t n = 0;
+
+	if (s->n_shared)
+		qsort(s->shared, s->n_shared, sizeof(*s->shared), by_shared_id);
+	for (size_t i = 0; i < s->n_shared; i++) {
+		const struct snapshot_shared *use = &s->shared[i];
+		struct snapshot_shared *last = n ? &s->shared[n - 1] : NULL;
+
+		if (!last || last->id != use->id) {
+			s->shared[n++] = *use;
+			continue;
+		}
+		if (last->has_size != use->has_size || last->size != use->size)
+			return refuse(EINVAL,
+				      "shared memory %lu: its mappings disagree about its size",
+				      (long)use->id);
+		last->mapped = max(last->mapped, use->mapped);
+		last->is_reserved |= use->is_reserved;
+	}
+	s->n_shared = n;
+	return 0;
+}
+
+/* Runs of a file in memory have to lie in it, its last page in part. */
+static int check_file_pages(const struct pagemap *pages, uint64_t size, enum image_type type,
+			    unsigned long id)
+{
+	const struct page_run *last = pages->n ? &pages->run[pages->n - 1] : NULL;
+	char name[IMAGE_NAME_MAX];
+
+	if (!last || last->vaddr + (last->pages - 1) * PAGE_SIZE_ < size)
+		return 0;
+	image_name(type, id, name);
+	return refuse(EINVAL, "image %s: the pages at %#lx are behind the end (%lu bytes)", name,
+		      (long)last->vaddr, (long)size);
+}
+
+static int load_shared(struct snapshot *s, int dirfd)
+{
+	int rc = merge_shared(s);
+
+	for (size_t i = 0; i < s->n_shared && rc >= 0; i++) {
+		struct snapshot_shared *m = &s->shared[i];
+
+		if (!m->has_size)
+			m->size = m->mapped;
+		rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, m->id, &m->pages);
+		if (rc == 0)
+			return refuse(ENOENT, "image pagemap-shmem-%lu.img is missing",
+				      (long)m->id);
+		if (rc > 0)
+			rc = check_file_pages(&m->pages, m->size, IMG_SHMEM_PAGEMAP, m->id);
+	}
+	return rc;
+}
+
+int snapshot_shared(const struct snapshot *s, uint64_t id)
+{
+	const struct snapshot_shared key = { .id = id };
+	const struct snapshot_shared *m =
+		s->n_shared ? bsearch(&key, s->shared, s->n_shared, sizeof(key), by_shared_id)
+			    : NULL;
+
+	return m ? m - s->shared : -1;
+}
+
+/* Every run of pages has to lie in private mappings of the task. */
 static int check_pages(const struct snapshot_task *t)
 {
 	size_t v = 0;
@@ -313,6 +411,12 @@ static int check_pages(const struct snapshot_task *t)
 				return refuse(
 					EINVAL,
 					"image pagemap-%u.img: the page %#lx is in no mapping",
+					t->pstree->pid, (long)pos);
+			if (!(t->mm->vmas[v]->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)))
+				return refuse(
+					EINVAL,
+					"image pagemap-%u.img: the page %#lx is in a mapping that "
+					"is not private",
 					t->pstree->pid, (long)pos);
 			pos = min(end, t->mm->vmas[v]->end);
 		}
@@ -534,6 +638,9 @@ static int load_memfds(struct snapshot *s, int dirfd)
 		rc = e->size ? pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, e->shmid,
 					    &s->memfd_pages[i])
 			     : 0;
+		if (rc >= 0)
+			rc = check_file_pages(&s->memfd_pages[i], e->size, IMG_SHMEM_PAGEMAP,
+					      e->shmid);
 	}
 	return rc;
 }
@@ -669,6 +776,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_locks(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
+	if (rc >= 0)
+		rc = load_shared(s, dirfd);
 	if (rc >= 0 && s->tasks[0].is_zombie)
 		rc = refuse(EINVAL, "image pstree.img: the root %u is dead",
 			    s->tasks[0].pstree->pid);
