@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,8 +23,9 @@
 #include "mem/mem.h"
 #include "proc/text.h"
 
-#define MEMFD_PREFIX "/memfd:" /* in /proc */
-#define HUGETLBFS_ID 0x958458f6
+#define MEMFD_PREFIX  "/memfd:" /* in /proc */
+#define HUGE_FLAGS    (MFD_HUGETLB | 0x3fu << MFD_HUGE_SHIFT)
+#define FIRST_HUGE_ID 0x80000000u
 
 struct dump_memfd {
 	dev_t dev;
@@ -51,24 +54,37 @@ static struct dump_memfd *find(struct dump *d, const struct stat *st)
 	return NULL;
 }
 
-static struct dump_memfd *add(struct dump *d, const char *who, const char *path, const char *source,
-			      const struct stat *st, int fd)
+/* Inodes of hugetlbfs are numbered apart from those of tmpfs: theirs come from up here. */
+static uint32_t huge_id(const struct dump *d)
+{
+	uint32_t id = FIRST_HUGE_ID;
+
+	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
+		id += m->entry->has_hugetlb_flag;
+	return id;
+}
+
+static int add(struct dump *d, const char *who, const char *path, const char *source,
+	       const struct stat *st, int fd)
 {
 	struct dump_memfd *m = arena_new(&d->arena, struct dump_memfd);
 	MemfdInodeEntry *e = MESSAGE(&d->arena, MemfdInodeEntry, memfd_inode_entry);
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_ID)
-		dump_block(d, "%s: %s: a memfd of huge pages cannot be dumped by this version", who,
-			   path);
+	if (fstatfs(fd, &fs) < 0)
+		return fail(errno, "%s: look at the file system of %s", who, path);
 	e->name = arena_strdup(&d->arena, path);
 	text_cut_deleted(e->name); /* before the prefix goes, which keeps an empty name apart */
 	e->name += strlen(MEMFD_PREFIX);
 	e->uid = st->st_uid;
 	e->gid = st->st_gid;
 	e->size = st->st_size;
-	e->shmid = st->st_ino;
-	e->inode_id = st->st_ino;
+	e->shmid = e->inode_id = st->st_ino;
+	if (fs.f_type == HUGETLBFS_MAGIC) {
+		e->has_hugetlb_flag = true;
+		e->hugetlb_flag = MFD_HUGETLB | __builtin_ctzl(fs.f_bsize) << MFD_HUGE_SHIFT;
+		e->shmid = e->inode_id = huge_id(d);
+	}
 	e->seals = max(fcntl(fd, F_GET_SEALS), 0);
 	e->has_mode = true;
 	e->mode = st->st_mode;
@@ -77,7 +93,8 @@ static struct dump_memfd *add(struct dump *d, const char *who, const char *path,
 				  .source = arena_strdup(&d->arena, source),
 				  .entry = e,
 				  .next = d->memfds };
-	return d->memfds = m;
+	d->memfds = m;
+	return 0;
 }
 
 static int make_entry(struct dump *d, const char *who, const char *path, const char *source,
@@ -90,7 +107,10 @@ static int make_entry(struct dump *d, const char *who, const char *path, const c
 
 		if (fd < 0)
 			return fail(errno, "%s: open %s", who, path);
-		m = add(d, who, path, source, st, fd);
+		int rc = add(d, who, path, source, st, fd);
+		if (rc < 0)
+			return rc;
+		m = d->memfds;
 	}
 	e->type = FD_TYPES__MEMFD;
 	e->memfd = MESSAGE(&d->arena, MemfdFileEntry, memfd_file_entry);
@@ -167,7 +187,8 @@ int memfds_write(struct dump *d)
 static int make(struct restore *r, size_t i)
 {
 	const MemfdInodeEntry *e = r->snapshot.memfds[i];
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	unsigned huge = e->has_hugetlb_flag ? e->hugetlb_flag & HUGE_FLAGS : 0;
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | huge;
 	autoclose int fd = memfd_create(e->name, flags);
 
 	if (fd < 0)

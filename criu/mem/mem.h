@@ -13,6 +13,9 @@ typedef int (*mem_file_id_fn)(struct dump *d, struct dump_task *t, const char *l
 /* Reads the task's mappings (into t->maps) and makes its mm entry, all but the break. */
 int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id);
 
+/* The task locks new mappings, as that at raddr: notes how (mlockall). */
+void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr);
+
 /* Finds the pages that have to be stored. The task is stopped. */
 int mem_collect_pages(struct dump *d, struct dump_task *t);
 

@@ -6,11 +6,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -144,12 +146,40 @@ static int fill_run(int fd, uint64_t size, const struct page_run *run, void *buf
 	return rc;
 }
 
+/* Files of hugetlbfs cannot be written to, only mapped. */
+static int fill_huge_run(int fd, uint64_t size, uint64_t page_size, const struct page_run *run)
+{
+	uint64_t end = min(run->vaddr + run->pages * PAGE_SIZE_, size);
+
+	for (uint64_t pos = run->vaddr; pos < end;) {
+		uint64_t start = pos & ~(page_size - 1);
+		size_t len = min(end, start + page_size) - pos;
+		struct local_map map = { .size = page_size };
+
+		map.addr = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, start);
+		if (map.addr == MAP_FAILED)
+			return -errno;
+		autounmap struct local_map page = map;
+		int rc = pread_all(run->fd, (char *)page.addr + (pos - start), len,
+				   run->offset + (pos - run->vaddr));
+		if (rc < 0)
+			return rc;
+		pos += len;
+	}
+	return 0;
+}
+
 int mem_fill_file(int fd, uint64_t size, const struct pagemap *pages, const char *who)
 {
 	autofree void *buf = pages->n ? xmalloc(FILL_CHUNK) : NULL;
+	struct statfs fs;
 
+	if (fstatfs(fd, &fs) < 0)
+		return fail(errno, "%s: look at its file system", who);
 	for (size_t i = 0; i < pages->n; i++) {
-		int rc = fill_run(fd, size, &pages->run[i], buf);
+		int rc = fs.f_type == HUGETLBFS_MAGIC
+				 ? fill_huge_run(fd, size, fs.f_bsize, &pages->run[i])
+				 : fill_run(fd, size, &pages->run[i], buf);
 
 		if (rc < 0)
 			return fail(-rc, "%s: fill it at %#lx", who, (long)pages->run[i].vaddr);
@@ -164,11 +194,12 @@ int mem_fill_file(int fd, uint64_t size, const struct pagemap *pages, const char
 static int make_segment(const struct snapshot_shared *s)
 {
 	int reserve = s->is_reserved ? 0 : MAP_NORESERVE;
-	struct local_map map = { .size = PAGE_SIZE_ };
+	unsigned shift = s->huge_flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
+	struct local_map map = { .size = 1ull << (s->huge_flags ? shift : PAGE_SHIFT_) };
 	char path[64];
 
 	map.addr = mmap(NULL, map.size, PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS | reserve, -1, 0);
+			MAP_SHARED | MAP_ANONYMOUS | reserve | s->huge_flags, -1, 0);
 	if (map.addr == MAP_FAILED)
 		return fail(errno, "shared memory %lu: make it", (long)s->id);
 	autounmap struct local_map page = map;

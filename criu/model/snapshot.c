@@ -279,6 +279,7 @@ static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
 		.mapped = end,
 		.has_size = v->has_segment_size,
 		.is_reserved = !(v->flags & MAP_NORESERVE),
+		.huge_flags = v->flags & MAP_HUGE_FLAGS,
 	};
 	return 0;
 }
@@ -296,6 +297,34 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return need_file(s, pid, v->shmid, "mapping");
 	return v->status & VMA_ANON_SHARED ? note_shared(s, pid, v) : 0;
+}
+
+/* Guards have to lie in mappings of the task: behind them may be memory of criu's own. */
+static int check_guards(const MmEntry *mm, uint32_t pid)
+{
+	uint64_t after = 0;
+	size_t v = 0;
+
+	for (size_t i = 0; i < mm->n_guards; i++) {
+		uint64_t start = mm->guards[i]->start, end = mm->guards[i]->end, pos = start;
+
+		if (start % PAGE_SIZE_ || end % PAGE_SIZE_ || start >= end || start < after)
+			pos = end + 1;
+		while (pos < end && v < mm->n_vmas && mm->vmas[v]->start <= pos) {
+			if (mm->vmas[v]->end > pos)
+				pos = min(end, mm->vmas[v]->end);
+			if (pos < end)
+				v++;
+		}
+		if (pos != end)
+			return refuse(
+				EINVAL,
+				"image mm-%u.img: the guard %#lx-%#lx is out of order, or not "
+				"in a mapping",
+				pid, (long)start, (long)end);
+		after = end;
+	}
+	return 0;
 }
 
 static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
@@ -316,7 +345,8 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 			return rc;
 		after = t->mm->vmas[i]->end;
 	}
-	return need_file(s, pid, t->mm->exe_file_id, "executable");
+	rc = check_guards(t->mm, pid);
+	return rc < 0 ? rc : need_file(s, pid, t->mm->exe_file_id, "executable");
 }
 
 static int by_shared_id(const void *a, const void *b)
@@ -341,7 +371,8 @@ static int merge_shared(struct snapshot *s)
 			s->shared[n++] = *use;
 			continue;
 		}
-		if (last->has_size != use->has_size || last->size != use->size)
+		if (last->has_size != use->has_size || last->size != use->size ||
+		    last->huge_flags != use->huge_flags)
 			return refuse(EINVAL,
 				      "shared memory %lu: its mappings disagree about its size",
 				      (long)use->id);

@@ -3,6 +3,9 @@
 #ifndef MODEL_VMA_H
 #define MODEL_VMA_H
 
+#include <linux/mman.h>
+#include <sys/mman.h>
+
 enum vma_status {
 	VMA_REGULAR = 1 << 0, /* has content to care for */
 	VMA_STACK = 1 << 1,
@@ -19,5 +22,8 @@ enum vma_status {
 	VMA_AIO_RING = 1 << 13,
 	VMA_MEMFD = 1 << 14,
 };
+
+/* vma_entry.flags that tell the size of huge pages. */
+#define MAP_HUGE_FLAGS (MAP_HUGETLB | MAP_HUGE_MASK << MAP_HUGE_SHIFT)
 
 #endif

@@ -47,8 +47,9 @@ struct mapping {
 	bool has_vm_flags; /* a VmFlags line was seen */
 	uint32_t vm_flags;
 	uint64_t rss_kib;
-	uint32_t pkey;	  /* protection key, 0 where there is none */
-	const char *path; /* as written, "" if there is none; in the arena */
+	uint32_t page_kib; /* size of its pages, 0 where that is not known */
+	uint32_t pkey;	   /* protection key, 0 where there is none */
+	const char *path;  /* as written, "" if there is none; in the arena */
 };
 
 struct maps {
