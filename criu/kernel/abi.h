@@ -70,6 +70,7 @@ struct abi_page_region {
 /* Linux 6.13 */
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
 #endif
 
 /* Linux 6.11: a type of mapping, like MAP_PRIVATE */

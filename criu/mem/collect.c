@@ -242,6 +242,8 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->flags = map_flags_of(m);
 	e->fd = -1;
 	e->name = name_of(&d->arena, m);
+	if (m->vm_flags & VMF_GU)
+		e->has_may_have_guards = e->may_have_guards = true;
 	if (m->vm_flags & VMF_LF)
 		e->has_lock_onfault = e->lock_onfault = true;
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;
@@ -251,7 +253,7 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->madv = advice_of(m);
 	if (!check_mapping(d, t, m))
 		return 0;
-	if (e->status & VMA_ANON_SHARED)
+	if (is_shared_anon(m) || is_huge_anon(m))
 		note_segment(d, t, m, e);
 	if (!(e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)))
 		return 0;

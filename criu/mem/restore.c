@@ -136,13 +136,24 @@ static void add_map(struct restore *r, struct program *p, const VmaEntry *v, boo
 {
 	int flags = (v->flags & MAP_FLAGS) | MAP_FIXED_NOREPLACE;
 	bool is_file = v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED);
-	bool is_shared = v->status & VMA_ANON_SHARED;
-	int fd = is_file ? files_fd(r, v->shmid) : is_shared ? shared_fd(r, v->shmid) : -1;
+	bool has_segment = vma_has_segment(v);
+	int fd = is_file ? files_fd(r, v->shmid) : has_segment ? shared_fd(r, v->shmid) : -1;
 
-	if (is_shared)
+	if (has_segment)
 		flags &= ~(MAP_ANONYMOUS | MAP_HUGE_FLAGS);
 	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
 	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, fd < 0 ? 0 : v->pgoff);
+}
+
+/* A mapping that had guards at some time is marked by the kernel for ever (6.18). */
+static void add_guard_mark(struct program *p, const VmaEntry *v)
+{
+	if (!v->has_may_have_guards || !v->may_have_guards)
+		return;
+	CALL(p, "put up a guard", SYS_madvise, v->start, PAGE_SIZE_, MADV_GUARD_INSTALL)->flags =
+		CALL_MAY_FAIL;
+	CALL(p, "take down a guard", SYS_madvise, v->start, PAGE_SIZE_, MADV_GUARD_REMOVE)->flags =
+		CALL_MAY_FAIL;
 }
 
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
@@ -158,8 +169,10 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 	for (size_t i = 0; rc == 0 && i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 
-		if (is_mapped_here(v))
-			add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
+		if (!is_mapped_here(v))
+			continue;
+		add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
+		add_guard_mark(p, v);
 	}
 	return rc;
 }

@@ -2,7 +2,8 @@
 /*
  * Shared anonymous memory: MAP_SHARED | MAP_ANONYMOUS, and shared mappings of /dev/zero. Behind
  * both is a file without a name on the kernel's own tmpfs, the segment. Mappings of it carry its
- * inode number (shmid); its pages are in pagemap-shmem-ID.img.
+ * inode number (shmid); its pages are in pagemap-shmem-ID.img. Memory of huge pages is such a file
+ * of hugetlbfs, even if it is private.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +35,7 @@ struct shared_use {
 struct dump_shared {
 	uint64_t id;
 	uint64_t size;
+	bool is_private;	/* no mapping of it is shared: the file is empty */
 	struct shared_use user; /* through whose mapping we get at it */
 	struct saved_pages pages;
 };
@@ -74,15 +76,19 @@ static int add_segment(struct dump *d, const struct shared_use *u, size_t n)
 		return fd;
 	if (fstat(fd, &st) < 0)
 		return fail(errno, "pid %d: shared memory: stat", u->t->process->pid);
-	for (size_t i = 0; i < n; i++)
+	bool is_private = true;
+	for (size_t i = 0; i < n; i++) {
 		mapped = max(mapped, u[i].e->pgoff + (u[i].e->end - u[i].e->start));
+		is_private &= !(u[i].e->flags & MAP_SHARED);
+	}
 	/* A mapping may have grown beyond its segment, or the rest of one was unmapped. */
 	for (size_t i = 0; i < n && mapped != (uint64_t)st.st_size; i++) {
 		u[i].e->has_segment_size = true;
 		u[i].e->segment_size = st.st_size;
 	}
-	*ARENA_PUSH(&d->arena, d->shared, d->n_shared) =
-		(struct dump_shared){ .id = u->e->shmid, .size = st.st_size, .user = *u };
+	*ARENA_PUSH(&d->arena, d->shared, d->n_shared) = (struct dump_shared){
+		.id = u->e->shmid, .size = st.st_size, .is_private = is_private, .user = *u
+	};
 	return 0;
 }
 
@@ -107,6 +113,9 @@ int mem_save_shared(struct dump *d)
 	for (size_t i = 0; i < d->n_shared; i++) {
 		struct dump_shared *s = &d->shared[i];
 		char who[64];
+
+		if (s->is_private)
+			continue;
 		autoclose int fd = open_segment(&s->user);
 
 		if (fd < 0)
@@ -124,7 +133,9 @@ int mem_write_shared(struct dump *d)
 	int rc = 0;
 
 	for (size_t i = 0; i < d->n_shared && rc == 0; i++)
-		rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, d->shared[i].id, &d->shared[i].pages);
+		if (!d->shared[i].is_private)
+			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, d->shared[i].id,
+					     &d->shared[i].pages);
 	return rc;
 }
 

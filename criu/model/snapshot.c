@@ -267,8 +267,9 @@ static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
 {
 	uint64_t end, size = v->has_segment_size ? v->segment_size : 0;
 
-	if (!(v->flags & MAP_SHARED) || __builtin_add_overflow(v->pgoff, v->end - v->start, &end) ||
-	    end > INT64_MAX || size > INT64_MAX - PAGE_SIZE_)
+	if ((v->status & VMA_ANON_SHARED && !(v->flags & MAP_SHARED)) ||
+	    __builtin_add_overflow(v->pgoff, v->end - v->start, &end) || end > INT64_MAX ||
+	    size > INT64_MAX - PAGE_SIZE_)
 		return refuse(
 			EINVAL,
 			"image mm-%u.img: the mapping %#lx-%#lx of shared memory makes no sense",
@@ -279,6 +280,7 @@ static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
 		.mapped = end,
 		.has_size = v->has_segment_size,
 		.is_reserved = !(v->flags & MAP_NORESERVE),
+		.is_private = !(v->status & VMA_ANON_SHARED),
 		.huge_flags = v->flags & MAP_HUGE_FLAGS,
 	};
 	return 0;
@@ -296,7 +298,7 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 		return need_memfd(s, pid, v->shmid);
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return need_file(s, pid, v->shmid, "mapping");
-	return v->status & VMA_ANON_SHARED ? note_shared(s, pid, v) : 0;
+	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
 }
 
 /* Guards have to lie in mappings of the task: behind them may be memory of criu's own. */
@@ -378,6 +380,7 @@ static int merge_shared(struct snapshot *s)
 				      (long)use->id);
 		last->mapped = max(last->mapped, use->mapped);
 		last->is_reserved |= use->is_reserved;
+		last->is_private &= use->is_private;
 	}
 	s->n_shared = n;
 	return 0;
@@ -406,6 +409,8 @@ static int load_shared(struct snapshot *s, int dirfd)
 
 		if (!m->has_size)
 			m->size = m->mapped;
+		if (m->is_private)
+			continue;
 		rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, m->id, &m->pages);
 		if (rc == 0)
 			return refuse(ENOENT, "image pagemap-shmem-%lu.img is missing",

@@ -59,6 +59,7 @@ struct snapshot_shared {
 	uint64_t size;
 	uint64_t mapped; /* where the last mapping of it ends */
 	bool has_size, is_reserved;
+	bool is_private;     /* all mappings are: it holds no pages */
 	uint32_t huge_flags; /* of mmap: the size of its pages, 0 for plain ones */
 	struct pagemap pages;
 };
