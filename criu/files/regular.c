@@ -91,12 +91,16 @@ static bool may_have_build_id(const RegFileEntry *e)
 	return S_ISREG(e->mode) && (e->mode & 0111 || strstr(e->name, ".so"));
 }
 
-/* Later than the rest, when nobody waits for us: the file is that of the path, or a blocker. */
+/*
+ * Later than the rest, when nobody waits for us. Where the path leads to another file, such as a
+ * program that was replaced, there is nothing to recognise: the images or a link hold the file.
+ */
 void regular_add_build_id(struct dump *d, FileEntry *e)
 {
 	struct stat st;
 
-	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg))
+	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg) ||
+	    remap_is_noted(d, e->id))
 		return;
 	if (d->n_locks && (stat(e->reg->name, &st) < 0 || locks_have_lease(d, &st)))
 		return;

@@ -783,6 +783,8 @@ static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		rc = load_fds(s, t, dirfd);
 	if (rc >= 0)
 		rc = pagemap_read(&s->pages, dirfd, IMG_PAGEMAP, pid, &t->pages);
+	if (rc == 0)
+		return refuse(ENOENT, "image pagemap-%u.img is missing", pid);
 	return rc < 0 ? rc : check_pages(t);
 }
 
