@@ -79,7 +79,7 @@ static size_t make_tasks(struct restore *r)
 		t->image = image;
 		t->parent = task_of(r, image->parent);
 		t->pid = image->pstree->pid;
-		t->uffd = -1;
+		t->uffd = t->uffd_there = -1;
 		t->is_zombie = image->is_zombie;
 		t->n_threads = image->is_zombie ? 1 : image->pstree->n_threads;
 		t->threads = arena_array(&r->arena, struct restore_thread, t->n_threads);
@@ -222,10 +222,11 @@ static int take_uffd(struct restore_task *t)
 	program_end(&p);
 	if (rc < 0 || fd < 0)
 		return rc;
+	t->uffd_there = fd;
 	autoclose int pidfd = syscall(SYS_pidfd_open, t->pid, 0);
 	if (pidfd >= 0)
 		t->uffd = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	return 0; /* the task's own is closed with all that is not in the image */
+	return 0;
 }
 
 static int fill(struct restore *r, struct restore_task *t)
@@ -244,6 +245,9 @@ static int fill(struct restore *r, struct restore_task *t)
 	if (rc < 0)
 		return rc;
 	program_set_long(&p);
+	/* First, or a lock would wait for somebody to fill the pages that are missing. */
+	if (t->uffd_there >= 0)
+		CALL(&p, "close the userfaultfd", SYS_close, t->uffd_there);
 	mem_add_finish(r, t, &p);
 	files_restore_task(r, t, &p);
 	rc = program_run(&p);

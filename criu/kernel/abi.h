@@ -67,10 +67,14 @@ struct abi_page_region {
 #define ABI_PAGE_IS_SOFT_DIRTY (1u << 7)
 #define ABI_PAGE_IS_GUARD      (1u << 8) /* 6.15 */
 
+/* Linux 5.14 */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 /* Linux 6.13 */
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE  103
 #endif
 
 /* Linux 6.11: a type of mapping, like MAP_PRIVATE */

@@ -242,8 +242,8 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->flags = map_flags_of(m);
 	e->fd = -1;
 	e->name = name_of(&d->arena, m);
-	if (m->vm_flags & VMF_GU)
-		e->has_may_have_guards = e->may_have_guards = true;
+	if (m->vm_flags & VMF_AC && !(m->prot & PROT_WRITE) && !(e->status & VMA_VDSO))
+		e->has_is_reserved = e->is_reserved = true;
 	if (m->vm_flags & VMF_LF)
 		e->has_lock_onfault = e->lock_onfault = true;
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;

@@ -132,6 +132,12 @@ static bool is_mapped_here(const VmaEntry *v)
 	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
 }
 
+/* The kernel reserves memory for what can be written to, and keeps that up when it cannot later. */
+static bool is_writable_first(const VmaEntry *v, bool is_filled)
+{
+	return is_filled || (v->has_is_reserved && v->is_reserved);
+}
+
 static void add_map(struct restore *r, struct program *p, const VmaEntry *v, bool is_filled)
 {
 	int flags = (v->flags & MAP_FLAGS) | MAP_FIXED_NOREPLACE;
@@ -142,18 +148,8 @@ static void add_map(struct restore *r, struct program *p, const VmaEntry *v, boo
 	if (has_segment)
 		flags &= ~(MAP_ANONYMOUS | MAP_HUGE_FLAGS);
 	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
-	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, fd < 0 ? 0 : v->pgoff);
-}
-
-/* A mapping that had guards at some time is marked by the kernel for ever (6.18). */
-static void add_guard_mark(struct program *p, const VmaEntry *v)
-{
-	if (!v->has_may_have_guards || !v->may_have_guards)
-		return;
-	CALL(p, "put up a guard", SYS_madvise, v->start, PAGE_SIZE_, MADV_GUARD_INSTALL)->flags =
-		CALL_MAY_FAIL;
-	CALL(p, "take down a guard", SYS_madvise, v->start, PAGE_SIZE_, MADV_GUARD_REMOVE)->flags =
-		CALL_MAY_FAIL;
+	     v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0), flags, (uint64_t)fd,
+	     fd < 0 ? 0 : v->pgoff);
 }
 
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
@@ -172,9 +168,19 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 		if (!is_mapped_here(v))
 			continue;
 		add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
-		add_guard_mark(p, v);
 	}
 	return rc;
+}
+
+/* What was never written to would lose its reservation when it is protected (anon_vma). */
+static void add_touch(struct program *p, const VmaEntry *v)
+{
+	if (!(v->status & VMA_ANON_PRIVATE) || v->flags & MAP_HUGETLB)
+		return;
+	CALL(p, "touch memory", SYS_madvise, v->start, PAGE_SIZE_, MADV_POPULATE_WRITE)->flags =
+		CALL_MAY_FAIL;
+	CALL(p, "drop what was touched", SYS_madvise, v->start, PAGE_SIZE_, MADV_DONTNEED)->flags =
+		CALL_MAY_FAIL;
 }
 
 static void add_advice(struct program *p, const MmEntry *mm, const VmaEntry *v)
@@ -238,8 +244,10 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 
 		if (!is_mapped_here(v))
 			continue;
-		if (!(v->prot & PROT_WRITE) &&
-		    has_pages(&t->image->pages, v->start, v->end, &cursor))
+		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
+		if (!is_filled && is_writable_first(v, is_filled))
+			add_touch(p, v);
+		if (!(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
 			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
 			     v->prot);
 		if (v->has_madv)

@@ -28,7 +28,8 @@ struct restore_task {
 	struct restore_thread *threads;
 	size_t n_threads;
 	pid_t pid;
-	int uffd; /* its userfaultfd while memory is filled; -1: none */
+	int uffd;	/* its userfaultfd while memory is filled, in criu; -1: none */
+	int uffd_there; /* the same descriptor in the task */
 	bool is_zombie;
 	bool is_gone; /* a zombie that has died */
 	bool can_raise_limits;

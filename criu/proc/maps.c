@@ -18,7 +18,7 @@ static const struct {
 	{ "nr", VMF_NR }, { "ht", VMF_HT }, { "sr", VMF_SR }, { "rr", VMF_RR }, { "dc", VMF_DC },
 	{ "dd", VMF_DD }, { "wf", VMF_WF }, { "hg", VMF_HG }, { "nh", VMF_NH }, { "mg", VMF_MG },
 	{ "um", VMF_UM }, { "uw", VMF_UW }, { "ui", VMF_UI }, { "ss", VMF_SS }, { "sl", VMF_SL },
-	{ "dp", VMF_DP }, { "gu", VMF_GU },
+	{ "dp", VMF_DP }, { "gu", VMF_GU }, { "ac", VMF_AC },
 };
 /* clang-format on */
 

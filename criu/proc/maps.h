@@ -35,6 +35,7 @@ enum vm_flag {
 	VMF_SL = 1u << 19, /* sealed */
 	VMF_DP = 1u << 20, /* droppable */
 	VMF_GU = 1u << 21, /* may have guard regions */
+	VMF_AC = 1u << 22, /* accounted: memory is reserved for it */
 };
 
 struct mapping {

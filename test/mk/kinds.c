@@ -276,11 +276,16 @@ static void make_lockall(void)
 	area = map(4, PROT_NONE, ANON, -1);
 	second = map(3, PROT_READ, MAP_PRIVATE, fd);
 	close(fd);
+	/* enough for a userfaultfd, with pages that are there and zero */
+	third = map(400, RW, ANON, -1);
+	fill(third, 200 * PAGE, 36);
 	(void)mlockall(MCL_CURRENT);	/* not all of it can be touched */
 }
 
 static void check_lockall(void)
 {
+	compare("locked memory", third, 200 * PAGE, 36);
+	compare_zero("locked memory not written to", third + 200 * PAGE, 200 * PAGE);
 	expect_flag("memory without access", area, "lo", true);
 	expect_flag("file with less than is mapped", second, "lo", true);
 	expect_readable("file", second, true);
