@@ -141,6 +141,22 @@ int mem_write_shared(struct dump *d)
 
 /* ---- restore ---- */
 
+/* Bytes of the last page that lie behind the end of the file, as mappings have written them. */
+static int fill_behind_end(int fd, uint64_t size, const struct page_run *run)
+{
+	uint64_t in_page = size % PAGE_SIZE_;
+	struct local_map map = { .size = PAGE_SIZE_ };
+
+	if (!in_page || run->vaddr + run->pages * PAGE_SIZE_ <= size)
+		return 0;
+	map.addr = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, size - in_page);
+	if (map.addr == MAP_FAILED)
+		return -errno;
+	autounmap struct local_map last = map;
+	return pread_all(run->fd, (char *)last.addr + in_page, PAGE_SIZE_ - in_page,
+			 run->offset + (size - run->vaddr));
+}
+
 static int fill_run(int fd, uint64_t size, const struct page_run *run, void *buf)
 {
 	/* The last page may reach behind the end. */
@@ -154,7 +170,7 @@ static int fill_run(int fd, uint64_t size, const struct page_run *run, void *buf
 		if (rc == 0)
 			rc = pwrite_all(fd, buf, len, run->vaddr + done);
 	}
-	return rc;
+	return rc < 0 ? rc : fill_behind_end(fd, size, run);
 }
 
 /* Files of hugetlbfs cannot be written to, only mapped. */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -160,6 +161,24 @@ static void filter(const struct reader *r, struct chunk *c, uint8_t *data, const
 	}
 }
 
+/*
+ * Bytes of the last page that lie behind the end of the file: mappings can have written there, and
+ * only they can see it. Not read by ourselves, in case somebody cuts the file meanwhile.
+ */
+static int read_behind_end(const struct reader *r, uint8_t *data, uint64_t addr)
+{
+	uint64_t page = addr & ~(PAGE_SIZE_ - 1);
+	size_t size = PAGE_SIZE_ - (addr - page);
+	struct local_map map = { .size = PAGE_SIZE_ };
+
+	map.addr = mmap(NULL, PAGE_SIZE_, PROT_READ, MAP_SHARED, r->fd, page);
+	if (map.addr == MAP_FAILED)
+		return -errno;
+	autounmap struct local_map last = map;
+	struct iovec to = { data, size }, from = { (uint8_t *)last.addr + (addr - page), size };
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) < 0 ? -errno : 0;
+}
+
 /* The last page of a file may not be whole. */
 static int read_bytes(const struct reader *r, uint8_t *data, size_t size, uint64_t addr)
 {
@@ -167,6 +186,8 @@ static int read_bytes(const struct reader *r, uint8_t *data, size_t size, uint64
 	int rc = pread_all(r->fd, data, there, addr);
 
 	memset(data + there, 0, size - there);
+	if (rc == 0 && there < size && r->size % PAGE_SIZE_)
+		rc = read_behind_end(r, data + there, r->size);
 	return rc;
 }
 

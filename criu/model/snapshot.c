@@ -17,6 +17,7 @@
 #define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT 0x7ffffffff000ull
 #define TASKS_MAX     100000
+#define NAME_MAX_     80	 /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
 #define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
 
 static int load_inventory(struct snapshot *s, int dirfd)
@@ -294,6 +295,9 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 		return refuse(EINVAL,
 			      "image mm-%u.img: the mapping %#lx-%#lx is out of order or range",
 			      pid, (long)v->start, (long)v->end);
+	if (v->name && strlen(v->name) > NAME_MAX_)
+		return refuse(EINVAL, "image mm-%u.img: the name of the mapping %#lx is too long",
+			      pid, (long)v->start);
 	if (v->status & VMA_MEMFD)
 		return need_memfd(s, pid, v->shmid);
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
@@ -348,6 +352,9 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		after = t->mm->vmas[i]->end;
 	}
 	rc = check_guards(t->mm, pid);
+	if (rc == 0 && t->mm->lock_future & ~(MCL_FUTURE | MCL_ONFAULT))
+		return refuse(EINVAL, "image mm-%u.img: it locks memory in an unknown way (%#x)",
+			      pid, t->mm->lock_future);
 	return rc < 0 ? rc : need_file(s, pid, t->mm->exe_file_id, "executable");
 }
 
