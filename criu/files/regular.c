@@ -7,9 +7,11 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -140,6 +142,26 @@ static void check_task_file(struct dump *d, const char *who, const char *path)
 			   path);
 }
 
+/* Memory that has the looks of a deleted file: on a tmpfs of the kernel's own, as memfds are. */
+static bool is_kernel_memory(const char *path, const struct stat *st)
+{
+	struct stat own;
+
+	if (!S_ISREG(st->st_mode) || major(st->st_dev))
+		return false;
+	if (!strncmp(path, "/secretmem", strlen("/secretmem")))
+		return true;
+	autoclose int fd = memfd_create("", MFD_CLOEXEC);
+	return fd >= 0 && fstat(fd, &own) == 0 && own.st_dev == st->st_dev;
+}
+
+static bool is_huge(const char *source)
+{
+	struct statfs fs;
+
+	return statfs(source, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC;
+}
+
 int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
 		  const struct stat *st, RegFileEntry *reg)
 {
@@ -156,6 +178,12 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 	} else if (task_of_path(path)) {
 		reg->has_size = false;
 		check_task_file(d, who, path);
+	} else if (is_kernel_memory(path, st)) {
+		dump_block(d,
+			   "%s: %s is memory of the kernel's making; it cannot be dumped as a file",
+			   who, path);
+	} else if (!st->st_nlink && is_huge(source)) {
+		dump_block(d, "%s: %s: a deleted file of huge pages cannot be dumped", who, path);
 	} else if (!is_reachable(path, st)) {
 		text_cut_deleted(reg->name);
 		remap_note(d, who, source, st, reg);

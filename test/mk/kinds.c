@@ -650,6 +650,18 @@ static void make_aio(void)
 	fill(area, 3 * PAGE, 40);
 }
 
+/* A descriptor of shared memory, which has the name of a device. */
+static void make_segment(void)
+{
+	char path[96];
+
+	area = map(3, RW, SHARED, -1);
+	fill(area, 3 * PAGE, 40);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)area,
+		 (unsigned long)area + 3 * PAGE);
+	need(path, open(path, O_RDWR | O_CLOEXEC));
+}
+
 static void check_undumped(void)
 {
 	compare("memory", area, 3 * PAGE, 40);
@@ -680,6 +692,7 @@ static const struct {
 	{ "sealed", make_sealed, check_undumped },
 	{ "watched", make_watched, check_undumped },
 	{ "aio", make_aio, check_undumped },
+	{ "segment", make_segment, check_undumped },
 };
 
 static size_t kind_here;
