@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -650,6 +651,19 @@ static void make_aio(void)
 	fill(area, 3 * PAGE, 40);
 }
 
+/* The buffer of performance events: pages that belong to the kernel. */
+static void make_device(void)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr) };
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+
+	if (fd < 0)
+		skip("perf_event_open: %s", strerror(errno));
+	map(2, RW, MAP_SHARED, fd);
+	area = map(3, RW, ANON, -1);
+	fill(area, 3 * PAGE, 40);
+}
+
 /* A descriptor of shared memory, which has the name of a device. */
 static void make_segment(void)
 {
@@ -692,6 +706,7 @@ static const struct {
 	{ "sealed", make_sealed, check_undumped },
 	{ "watched", make_watched, check_undumped },
 	{ "aio", make_aio, check_undumped },
+	{ "device", make_device, check_undumped },
 	{ "segment", make_segment, check_undumped },
 };
 
