@@ -68,8 +68,9 @@ static bool is_special(const struct mapping *m, const char *name)
 static void refuse_mapping(struct dump *d, struct dump_task *t, const struct mapping *m,
 			   const char *why)
 {
-	dump_block(d, "pid %d: its mapping %#lx-%#lx %s %s; this cannot be dumped by this version",
-		   t->process->pid, (long)m->start, (long)m->end, m->path, why);
+	dump_block(d, "pid %d: its mapping %#lx-%#lx %s%s%s; this cannot be dumped by this version",
+		   t->process->pid, (long)m->start, (long)m->end, m->path, *m->path ? " " : "",
+		   why);
 }
 
 /* Others may use the segment, and it outlives the tree. */
@@ -351,6 +352,9 @@ void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr
 	int rc = maps_read(t->process->proc_fd, "smaps", &d->arena, &maps);
 	const struct mapping *m = rc < 0 ? NULL : maps_find(&maps, raddr);
 
+	if (!m)
+		dump_block(d, "pid %d: whether it locks new memory (mlockall) cannot be told",
+			   t->process->pid);
 	if (!m || !(m->vm_flags & VMF_LO))
 		return;
 	t->mm->has_lock_future = true;
