@@ -454,7 +454,6 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 #define PM_PRESENT (1ull << 63)
 #define PM_SWAPPED (1ull << 62)
 #define PM_FILE	   (1ull << 61)
-#define PM_GUARD   (1ull << 58) /* 6.15 */
 
 static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 {
@@ -468,13 +467,10 @@ static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 
 		if (rc < 0)
 			return rc;
-		for (size_t i = 0; i < n; i++, pos += PAGE_SIZE_) {
-			if (entry[i] & PM_GUARD)
-				add_guard(s, pos, pos + PAGE_SIZE_);
-			else if (has_pages(e) && entry[i] & (PM_PRESENT | PM_SWAPPED) &&
-				 !(is_file && entry[i] & PM_FILE))
+		for (size_t i = 0; i < n; i++, pos += PAGE_SIZE_)
+			if (entry[i] & (PM_PRESENT | PM_SWAPPED) &&
+			    !(is_file && entry[i] & PM_FILE))
 				add_run(s, is_file, pos, pos + PAGE_SIZE_);
-		}
 	}
 	return 0;
 }
@@ -491,7 +487,7 @@ static int scan(struct page_scan *s, const VmaEntry *e)
 	if (rc != -ENOTTY && rc != -EINVAL)
 		return rc;
 	s->has_ioctl = s->tells_guards = false;
-	return scan_by_read(s, e);
+	return has_pages(e) ? scan_by_read(s, e) : 0;
 }
 
 /*
