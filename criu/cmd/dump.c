@@ -80,6 +80,8 @@ static int collect_outside(void *ctx)
 		if (rc == 0)
 			rc = files_collect_fs(d, t);
 	}
+	if (rc == 0)
+		rc = mem_collect_shared(d);
 	return rc < 0 ? rc : files_collect_end(d);
 }
 
@@ -147,12 +149,12 @@ static int save_pages(void *ctx)
 
 		if (t->process->is_zombie)
 			continue;
-		t->pages_id = ++d->last_pages_id;
 		rc = mem_save_pages(d, t);
 		if (rc < 0)
 			return rc;
 	}
-	return files_save_contents(d);
+	int rc = mem_save_shared(d);
+	return rc < 0 ? rc : files_save_contents(d);
 }
 
 static void discard_images(void *ctx)
@@ -188,6 +190,8 @@ static int write_images(void *ctx)
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
 		if (!d->tasks[i].process->is_zombie)
 			rc = mem_write_images(d, &d->tasks[i]);
+	if (rc == 0)
+		rc = mem_write_shared(d);
 	if (rc == 0)
 		rc = files_write_images(d);
 	if (rc == 0)

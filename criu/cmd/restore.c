@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,6 +29,17 @@
 
 #define REGION_BASE (8u << 20) /* for programs and their data; only what is used costs memory */
 
+/* As many descriptors as allowed: images may need more than the soft limit. */
+static void raise_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
 static int load(void *ctx)
 {
 	struct restore *r = ctx;
@@ -35,6 +47,7 @@ static int load(void *ctx)
 
 	if (dir < 0)
 		return fail(errno, "images directory %s: open", r->opts->images_dir);
+	raise_limit();
 	int rc = engine_init(&r->engine);
 	if (rc == 0)
 		rc = snapshot_load(&r->snapshot, dir);
@@ -79,7 +92,7 @@ static size_t make_tasks(struct restore *r)
 		t->image = image;
 		t->parent = task_of(r, image->parent);
 		t->pid = image->pstree->pid;
-		t->uffd = -1;
+		t->uffd = t->uffd_there = -1;
 		t->is_zombie = image->is_zombie;
 		t->n_threads = image->is_zombie ? 1 : image->pstree->n_threads;
 		t->threads = arena_array(&r->arena, struct restore_thread, t->n_threads);
@@ -147,7 +160,9 @@ static int plan(void *ctx)
 
 static int open_files(void *ctx)
 {
-	return files_open_all(ctx);
+	int rc = files_open_all(ctx);
+
+	return rc < 0 ? rc : mem_make_shared(ctx);
 }
 
 static void clean_files(void *ctx)
@@ -220,10 +235,11 @@ static int take_uffd(struct restore_task *t)
 	program_end(&p);
 	if (rc < 0 || fd < 0)
 		return rc;
+	t->uffd_there = fd;
 	autoclose int pidfd = syscall(SYS_pidfd_open, t->pid, 0);
 	if (pidfd >= 0)
 		t->uffd = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	return 0; /* the task's own is closed with all that is not in the image */
+	return 0;
 }
 
 static int fill(struct restore *r, struct restore_task *t)
@@ -242,6 +258,9 @@ static int fill(struct restore *r, struct restore_task *t)
 	if (rc < 0)
 		return rc;
 	program_set_long(&p);
+	/* First, or a lock would wait for somebody to fill the pages that are missing. */
+	if (t->uffd_there >= 0)
+		CALL(&p, "close the userfaultfd", SYS_close, t->uffd_there);
 	mem_add_finish(r, t, &p);
 	files_restore_task(r, t, &p);
 	rc = program_run(&p);
@@ -268,6 +287,7 @@ static int memory(void *ctx)
 {
 	int rc = for_all(ctx, lay_out);
 
+	mem_close_shared(ctx);
 	return rc < 0 ? rc : for_all(ctx, fill);
 }
 

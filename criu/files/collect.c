@@ -521,6 +521,8 @@ int files_write_images(struct dump *d)
 	}
 	int rc = image_commit(&out);
 	if (rc == 0)
+		rc = memfds_write(d);
+	if (rc == 0)
 		rc = remap_write_image(d);
 	if (rc == 0)
 		rc = ttys_write_image(d);

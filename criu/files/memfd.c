@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,18 +20,19 @@
 #include "files/files.h"
 #include "files/memfd.h"
 #include "image/pagemap.h"
+#include "mem/mem.h"
 #include "proc/text.h"
 
-#define PAGE	     4096ull
-#define MEMFD_PREFIX "/memfd:" /* in /proc */
-#define CHUNK	     (256u << 10)
-#define HUGETLBFS_ID 0x958458f6
+#define MEMFD_PREFIX  "/memfd:" /* in /proc */
+#define HUGE_FLAGS    (MFD_HUGETLB | 0x3fu << MFD_HUGE_SHIFT)
+#define FIRST_HUGE_ID 0x80000000u
 
 struct dump_memfd {
 	dev_t dev;
 	ino_t ino;
 	const char *source; /* path in /proc that leads to it */
 	MemfdInodeEntry *entry;
+	struct saved_pages pages;
 	struct dump_memfd *next;
 };
 
@@ -51,24 +54,37 @@ static struct dump_memfd *find(struct dump *d, const struct stat *st)
 	return NULL;
 }
 
-static struct dump_memfd *add(struct dump *d, const char *who, const char *path, const char *source,
-			      const struct stat *st, int fd)
+/* Inodes of hugetlbfs are numbered apart from those of tmpfs: theirs come from up here. */
+static uint32_t huge_id(const struct dump *d)
+{
+	uint32_t id = FIRST_HUGE_ID;
+
+	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
+		id += m->entry->has_hugetlb_flag;
+	return id;
+}
+
+static int add(struct dump *d, const char *who, const char *path, const char *source,
+	       const struct stat *st, int fd)
 {
 	struct dump_memfd *m = arena_new(&d->arena, struct dump_memfd);
 	MemfdInodeEntry *e = MESSAGE(&d->arena, MemfdInodeEntry, memfd_inode_entry);
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_ID)
-		dump_block(d, "%s: %s: a memfd of huge pages cannot be dumped by this version", who,
-			   path);
+	if (fstatfs(fd, &fs) < 0)
+		return fail(errno, "%s: look at the file system of %s", who, path);
 	e->name = arena_strdup(&d->arena, path);
 	text_cut_deleted(e->name); /* before the prefix goes, which keeps an empty name apart */
 	e->name += strlen(MEMFD_PREFIX);
 	e->uid = st->st_uid;
 	e->gid = st->st_gid;
 	e->size = st->st_size;
-	e->shmid = st->st_ino;
-	e->inode_id = st->st_ino;
+	e->shmid = e->inode_id = st->st_ino;
+	if (fs.f_type == HUGETLBFS_MAGIC) {
+		e->has_hugetlb_flag = true;
+		e->hugetlb_flag = MFD_HUGETLB | __builtin_ctzl(fs.f_bsize) << MFD_HUGE_SHIFT;
+		e->shmid = e->inode_id = huge_id(d);
+	}
 	e->seals = max(fcntl(fd, F_GET_SEALS), 0);
 	e->has_mode = true;
 	e->mode = st->st_mode;
@@ -77,7 +93,8 @@ static struct dump_memfd *add(struct dump *d, const char *who, const char *path,
 				  .source = arena_strdup(&d->arena, source),
 				  .entry = e,
 				  .next = d->memfds };
-	return d->memfds = m;
+	d->memfds = m;
+	return 0;
 }
 
 static int make_entry(struct dump *d, const char *who, const char *path, const char *source,
@@ -90,7 +107,10 @@ static int make_entry(struct dump *d, const char *who, const char *path, const c
 
 		if (fd < 0)
 			return fail(errno, "%s: open %s", who, path);
-		m = add(d, who, path, source, st, fd);
+		int rc = add(d, who, path, source, st, fd);
+		if (rc < 0)
+			return rc;
+		m = d->memfds;
 	}
 	e->type = FD_TYPES__MEMFD;
 	e->memfd = MESSAGE(&d->arena, MemfdFileEntry, memfd_file_entry);
@@ -126,118 +146,64 @@ int memfd_path_entry(struct dump *d, const char *who, const char *path, const ch
 	return 0;
 }
 
-/* Copies [start, end) to the pages file and notes the run. */
-static int copy_pages(struct dump *d, int from, int to, off_t start, off_t end, off_t *pos,
-		      struct page_run **runs, size_t *n)
+static int save(struct dump *d, struct dump_memfd *m)
 {
-	autofree uint8_t *buf = xmalloc(CHUNK);
+	char who[4200];
+	/* Another description: the position of the task's must stay. */
+	autoclose int from = open(m->source, O_RDONLY | O_CLOEXEC);
 
-	*ARENA_PUSH(&d->arena, *runs, *n) =
-		(struct page_run){ .vaddr = start, .pages = (end - start) / PAGE, .offset = *pos };
-	while (start < end) {
-		size_t len = min(end - start, (off_t)CHUNK);
-		ssize_t got = pread(from, buf, len, start);
-
-		if (got < 0)
-			return -errno;
-		memset(buf + got, 0, len - got); /* behind the end of the file */
-		int rc = pwrite_all(to, buf, len, *pos);
-		if (rc < 0)
-			return rc;
-		start += len;
-		*pos += len;
-	}
-	return 0;
-}
-
-static int save(struct dump *d, const struct dump_memfd *m, int from)
-{
-	uint32_t id = ++d->last_pages_id;
-	autoclose int to = image_create_raw(&d->images, IMG_PAGES, id);
-	off_t size = (m->entry->size + PAGE - 1) & ~(PAGE - 1), end = 0, pos = 0;
-	struct page_run *runs = NULL;
-	size_t n = 0;
-
-	if (to < 0)
-		return to;
-	while (end < size) {
-		off_t start = lseek(from, end, SEEK_DATA);
-
-		if (start < 0 && errno == ENXIO)
-			break;
-		end = start < 0 ? -1 : lseek(from, start, SEEK_HOLE);
-		if (end < 0)
-			return -errno;
-		start &= ~(off_t)(PAGE - 1);
-		end = (end + PAGE - 1) & ~(off_t)(PAGE - 1);
-		int rc = copy_pages(d, from, to, start, min(end, size), &pos, &runs, &n);
-		if (rc < 0)
-			return rc;
-	}
-	return pagemap_write(&d->images, IMG_SHMEM_PAGEMAP, m->entry->shmid, id, runs, n);
+	snprintf(who, sizeof(who), "memfd %s (%s)", m->entry->name, m->source);
+	if (from < 0)
+		return fail(errno, "%s: open", who);
+	return mem_save_file(d, from, m->entry->size, who, &m->pages);
 }
 
 int memfds_save(struct dump *d)
 {
-	struct image_out out;
 	int rc = 0;
 
+	for (struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
+		if (m->entry->size)
+			rc = save(d, m);
+	return rc;
+}
+
+int memfds_write(struct dump *d)
+{
+	struct image_out out;
+
 	image_begin(&out, &d->images, IMG_MEMFD_INODE, 0);
-	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next) {
-		/* Another description: the position of the task's must stay. */
-		autoclose int from = open(m->source, O_RDONLY | O_CLOEXEC);
-		rc = from < 0 ? -errno : m->entry->size ? save(d, m, from) : 0;
-		if (rc < 0)
-			rc = fail(-rc, "%s: read the memfd %s", m->source, m->entry->name);
+	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
 		image_add(&out, m->entry);
-	}
-	if (rc < 0) {
-		image_cancel(&out);
-		return rc;
-	}
-	return image_commit(&out);
+	int rc = image_commit(&out);
+	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
+		if (m->entry->size)
+			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, m->entry->shmid, &m->pages);
+	return rc;
 }
 
 /* ---- restore ---- */
 
-static int fill(struct restore *r, size_t i, int fd)
-{
-	const struct pagemap *pages = &r->snapshot.memfd_pages[i];
-	autofree uint8_t *buf = xmalloc(CHUNK);
-
-	for (size_t k = 0; k < pages->n; k++) {
-		uint64_t size = pages->run[k].pages * PAGE;
-
-		for (uint64_t done = 0; done < size; done += CHUNK) {
-			size_t len = min(size - done, (uint64_t)CHUNK);
-			int rc = pread_all(pages->run[k].fd, buf, len, pages->run[k].offset + done);
-
-			if (rc == 0)
-				rc = pwrite_all(fd, buf, len, pages->run[k].vaddr + done);
-			if (rc < 0)
-				return rc;
-		}
-	}
-	return 0;
-}
-
 static int make(struct restore *r, size_t i)
 {
 	const MemfdInodeEntry *e = r->snapshot.memfds[i];
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	unsigned huge = e->has_hugetlb_flag ? e->hugetlb_flag & HUGE_FLAGS : 0;
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | huge;
 	autoclose int fd = memfd_create(e->name, flags);
 
 	if (fd < 0)
 		return fail(errno, "memfd %s: make it", e->name);
-	int rc = fill(r, i, fd);
-	if (rc == 0 && ftruncate(fd, e->size) < 0)
-		rc = -errno;
-	if (rc == 0 && e->has_mode && fchmod(fd, e->mode & 07777) < 0)
+	if (ftruncate(fd, e->size) < 0)
+		return fail(errno, "memfd %s: set its size", e->name);
+	int rc = mem_fill_file(fd, e->size, &r->snapshot.memfd_pages[i], e->name);
+	if (rc < 0)
+		return rc;
+	if (e->has_mode && fchmod(fd, e->mode & 07777) < 0)
 		rc = -errno;
 	if (rc == 0 && (e->uid || e->gid) && fchown(fd, e->uid, e->gid) < 0)
 		rc = -errno;
 	if (rc < 0)
-		return fail(-rc, "memfd %s: fill it", e->name);
+		return fail(-rc, "memfd %s: set its mode and owner", e->name);
 	return files_own_number(r, take_fd(&fd));
 }
 

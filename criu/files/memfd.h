@@ -12,8 +12,10 @@ bool memfd_is_path(const char *path);
 int memfd_path_entry(struct dump *d, const char *who, const char *path, const char *source,
 		     const struct stat *st, int flags, FileEntry *e);
 
-/* Writes the contents of memfds; the tree is stopped. 0 or -errno. */
+/* Saves the contents of memfds; the tree is stopped. 0 or -errno. */
 int memfds_save(struct dump *d);
+/* Writes memfd.img and what was saved. */
+int memfds_write(struct dump *d);
 
 /* Adds the seals, when nothing is written any more. Closes what criu held. */
 int memfds_seal(struct restore *r);

@@ -7,9 +7,11 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -91,12 +93,16 @@ static bool may_have_build_id(const RegFileEntry *e)
 	return S_ISREG(e->mode) && (e->mode & 0111 || strstr(e->name, ".so"));
 }
 
-/* Later than the rest, when nobody waits for us: the file is that of the path, or a blocker. */
+/*
+ * Later than the rest, when nobody waits for us. Where the path leads to another file, such as a
+ * program that was replaced, there is nothing to recognise: the images or a link hold the file.
+ */
 void regular_add_build_id(struct dump *d, FileEntry *e)
 {
 	struct stat st;
 
-	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg))
+	if (d->opts->file_validation != VALIDATE_BUILDID || !e->reg || !may_have_build_id(e->reg) ||
+	    remap_is_noted(d, e->id))
 		return;
 	if (d->n_locks && (stat(e->reg->name, &st) < 0 || locks_have_lease(d, &st)))
 		return;
@@ -166,6 +172,43 @@ static bool evade(struct dump *d, const char *who, const struct stat *st, RegFil
 	return true;
 }
 
+/* Memory that has the looks of a deleted file: on a tmpfs of the kernel's own, as memfds are. */
+static bool is_kernel_memory(const char *path, const struct stat *st)
+{
+	struct stat own;
+
+	if (!S_ISREG(st->st_mode) || major(st->st_dev))
+		return false;
+	if (!strncmp(path, "/secretmem", strlen("/secretmem")))
+		return true;
+	autoclose int fd = memfd_create("", MFD_CLOEXEC);
+	return fd >= 0 && fstat(fd, &own) == 0 && own.st_dev == st->st_dev;
+}
+
+static bool is_huge(const char *source)
+{
+	struct statfs fs;
+
+	return statfs(source, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC;
+}
+
+/* Not even its own path leads to it. */
+static void note_unreachable(struct dump *d, const char *who, const char *source,
+			     const struct stat *st, RegFileEntry *reg)
+{
+	if (is_kernel_memory(reg->name, st)) {
+		dump_block(d,
+			   "%s: %s is memory of the kernel's making; it cannot be dumped as a file",
+			   who, reg->name);
+	} else if (!st->st_nlink && is_huge(source)) {
+		dump_block(d, "%s: %s: a deleted file of huge pages cannot be dumped", who,
+			   reg->name);
+	} else {
+		text_cut_deleted(reg->name);
+		remap_note(d, who, source, st, reg);
+	}
+}
+
 int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
 		  const struct stat *st, RegFileEntry *reg)
 {
@@ -183,8 +226,7 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 		reg->has_size = false;
 		check_task_file(d, who, path);
 	} else if (!is_reachable(path, st) && !evade(d, who, st, reg)) {
-		text_cut_deleted(reg->name);
-		remap_note(d, who, source, st, reg);
+		note_unreachable(d, who, source, st, reg);
 	}
 	return 0;
 }

@@ -159,6 +159,16 @@ static struct dump_remap *add(struct dump *d, const char *who, const char *sourc
 	return table(d)->first = m;
 }
 
+bool remap_is_noted(const struct dump *d, uint32_t file_id)
+{
+	const struct remap_table *t = d->remap_table;
+
+	for (size_t i = 0; t && i < t->n_entries; i++)
+		if (t->entries[i]->orig_id == file_id)
+			return true;
+	return false;
+}
+
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
 		RegFileEntry *reg)
 {

@@ -20,6 +20,9 @@
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
 		RegFileEntry *reg);
 
+/* True if the path of a file does not lead to it. */
+bool remap_is_noted(const struct dump *d, uint32_t file_id);
+
 /* Writes the contents of ghosts and makes the links; the tree is stopped. */
 int remap_save(struct dump *d);
 /* Writes remap-fpath.img. */

@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -161,17 +160,6 @@ static int open_one(struct restore *r, size_t i)
 	return files_own_number(r, c->open(r, e));
 }
 
-/* As many descriptors as allowed: images may need more than the soft limit. */
-static void raise_limit(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-		l.rlim_cur = l.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &l);
-	}
-}
-
 /* Entries that only others refer to are no descriptions: files of fifos, temporary links. */
 static bool *find_indirect(struct restore *r)
 {
@@ -232,7 +220,6 @@ static int open_each(struct restore *r)
 
 int files_open_all(struct restore *r)
 {
-	raise_limit();
 	note_used_fds(r);
 	int rc = check_all(r);
 	if (rc == 0)

@@ -9,7 +9,13 @@
 #include "image/messages.h"
 #include "image/pagemap.h"
 
-#define PARENTS_MAX 1000 /* links that are followed before we call it a loop */
+#define PARENTS_MAX 1000 /* links that are followed */
+
+/* The directories on the way from the first image to its farthest parent. */
+struct level {
+	const struct level *child;
+	int dirfd, depth;
+};
 
 struct reading {
 	struct pagemap_set *set;
@@ -18,7 +24,7 @@ struct reading {
 	char name[IMAGE_NAME_MAX];
 };
 
-static int read_level(struct reading *r, int dirfd, int depth, struct pagemap *ret);
+static int read_level(struct reading *r, const struct level *level, struct pagemap *ret);
 
 static int open_pages(struct pagemap_set *set, int dirfd, uint32_t id, uint64_t *ret_size)
 {
@@ -93,16 +99,31 @@ static int take_from_parent(struct reading *r, const struct pagemap *parent, uin
 	return 0;
 }
 
-static int load_parent(struct reading *r, int dirfd, int depth, struct pagemap *ret)
+/* A chain without end comes by a directory twice. */
+static bool is_loop(const struct level *child, int dirfd)
 {
-	autoclose int parent = openat(dirfd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat dir, st;
+
+	if (fstat(dirfd, &dir) < 0)
+		return true;
+	for (const struct level *l = child; l; l = l->child)
+		if (fstat(l->dirfd, &st) < 0 ||
+		    (st.st_dev == dir.st_dev && st.st_ino == dir.st_ino))
+			return true;
+	return false;
+}
+
+static int load_parent(struct reading *r, const struct level *level, struct pagemap *ret)
+{
+	autoclose int parent = openat(level->dirfd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct level next = { .child = level, .dirfd = parent, .depth = level->depth + 1 };
 
 	if (parent < 0)
 		return fail(errno, "image %s refers to a parent image: open the link `parent`",
 			    r->name);
-	if (depth >= PARENTS_MAX)
+	if (next.depth > PARENTS_MAX || is_loop(level, parent))
 		return refuse(ELOOP, "image %s: its chain of parent images has no end", r->name);
-	int rc = read_level(r, parent, depth + 1, ret);
+	int rc = read_level(r, &next, ret);
 	if (rc == 0)
 		return refuse(EINVAL, "image %s refers to a parent image that has no such file",
 			      r->name);
@@ -134,7 +155,7 @@ static int check_entry(struct reading *r, const PagemapEntry *e, uint64_t after)
 	return 0;
 }
 
-static int read_entries(struct reading *r, struct image_in *in, int dirfd, int depth,
+static int read_entries(struct reading *r, struct image_in *in, const struct level *level,
 			struct pagemap *ret)
 {
 	struct pagemap parent = { 0 };
@@ -146,7 +167,7 @@ static int read_entries(struct reading *r, struct image_in *in, int dirfd, int d
 	int rc = image_next(in, r->set->arena, &pagemap_head__descriptor, &head);
 	if (rc <= 0)
 		return rc < 0 ? rc : refuse(EINVAL, "image %s: it has no head", r->name);
-	int fd = open_pages(r->set, dirfd, head->pages_id, &size);
+	int fd = open_pages(r->set, level->dirfd, head->pages_id, &size);
 	if (fd < 0)
 		return fd;
 	while ((rc = image_next(in, r->set->arena, NULL, &e)) > 0) {
@@ -168,7 +189,7 @@ static int read_entries(struct reading *r, struct image_in *in, int dirfd, int d
 			offset += bytes;
 		} else if (entry_flags(e) & PAGEMAP_PARENT) {
 			if (!has_parent)
-				rc = load_parent(r, dirfd, depth, &parent);
+				rc = load_parent(r, level, &parent);
 			has_parent = true;
 			if (rc >= 0)
 				rc = take_from_parent(r, &parent, e->vaddr, after, ret);
@@ -185,14 +206,14 @@ static int read_entries(struct reading *r, struct image_in *in, int dirfd, int d
 }
 
 /* Reads the pagemap of one directory, parents included: 1, 0 if there is none, or an error. */
-static int read_level(struct reading *r, int dirfd, int depth, struct pagemap *ret)
+static int read_level(struct reading *r, const struct level *level, struct pagemap *ret)
 {
 	struct image_in in;
-	int rc = image_open(&in, dirfd, r->type, r->id);
+	int rc = image_open(&in, level->dirfd, r->type, r->id);
 
 	if (rc <= 0)
 		return rc;
-	rc = read_entries(r, &in, dirfd, depth, ret);
+	rc = read_entries(r, &in, level, ret);
 	image_close(&in);
 	return rc < 0 ? rc : 1;
 }
@@ -201,10 +222,11 @@ int pagemap_read(struct pagemap_set *set, int dirfd, enum image_type type, unsig
 		 struct pagemap *ret)
 {
 	struct reading r = { .set = set, .type = type, .id = id };
+	const struct level first = { .dirfd = dirfd };
 
 	image_name(type, id, r.name);
 	*ret = (struct pagemap){ 0 };
-	return read_level(&r, dirfd, 0, ret);
+	return read_level(&r, &first, ret);
 }
 
 void pagemap_set_done(struct pagemap_set *set)

@@ -18,6 +18,7 @@
 #include "base/own.h"
 #include "kernel/abi.h"
 #include "mem/mem.h"
+#include "mem/shared.h"
 #include "model/vma.h"
 
 /* What images have no way to say, or this version does not restore. */
@@ -26,10 +27,20 @@ static const struct {
 	const char *what;
 } refused_flags[] = {
 	{ VMF_IO, "is memory of a device" },	   { VMF_PF, "is memory of a device" },
-	{ VMF_HT, "has huge pages of hugetlbfs" }, { VMF_UM, "is watched by a userfaultfd" },
-	{ VMF_UW, "is watched by a userfaultfd" }, { VMF_UI, "is watched by a userfaultfd" },
-	{ VMF_SS, "is a shadow stack" },	   { VMF_SL, "is sealed (mseal)" },
-	{ VMF_DP, "is droppable memory" },	   { VMF_GU, "may have guard regions" },
+	{ VMF_UM, "is watched by a userfaultfd" }, { VMF_UW, "is watched by a userfaultfd" },
+	{ VMF_UI, "is watched by a userfaultfd" }, { VMF_SS, "is a shadow stack" },
+	{ VMF_SL, "is sealed (mseal)" },
+};
+
+/* Kernel objects whose mappings look like files. */
+static const struct {
+	const char *prefix;
+	const char *what;
+} refused_names[] = {
+	{ "[uprobes]", "belongs to a debugger (uprobes)" },
+	{ "anon_inode:", "belongs to a kernel object" },
+	{ "/[aio]", "is the ring of asynchronous I/O (io_setup)" },
+	{ "/secretmem", "is secret memory (memfd_secret), which nobody else can read" },
 };
 
 /* Advice of madvise(2) that the kernel remembers: bit N of the madv field is advice N. */
@@ -42,7 +53,12 @@ static const struct {
 	{ VMF_NH, MADV_NOHUGEPAGE }, { VMF_WF, MADV_WIPEONFORK },
 };
 
-#define SHARED_ANON_PATH "/dev/zero (deleted)"
+#define SHARED_ANON_PATH   "/dev/zero (deleted)"
+#define SHARED_NAME_PREFIX "[anon_shmem:"
+#define NAME_PREFIX	   "[anon:"
+#define HUGE_ANON_PATH	   "/anon_hugepage (deleted)"
+#define SYSV_PREFIX	   "/SYSV"
+#define HUGE_ID		   (1ull << 32) /* sets inodes of hugetlbfs apart from those of tmpfs */
 
 static bool is_special(const struct mapping *m, const char *name)
 {
@@ -52,26 +68,66 @@ static bool is_special(const struct mapping *m, const char *name)
 static void refuse_mapping(struct dump *d, struct dump_task *t, const struct mapping *m,
 			   const char *why)
 {
-	dump_block(d, "pid %d: its mapping %#lx-%#lx %s %s; this cannot be dumped by this version",
-		   t->process->pid, (long)m->start, (long)m->end, m->path, why);
+	dump_block(d, "pid %d: its mapping %#lx-%#lx %s%s%s; this cannot be dumped by this version",
+		   t->process->pid, (long)m->start, (long)m->end, m->path, *m->path ? " " : "",
+		   why);
 }
 
-static void check_mapping(struct dump *d, struct dump_task *t, const struct mapping *m)
+/* Others may use the segment, and it outlives the tree. */
+static void refuse_sysv(struct dump *d, struct dump_task *t, const struct mapping *m)
+{
+	char link[64];
+	struct stat st = { 0 };
+
+	snprintf(link, sizeof(link), "map_files/%lx-%lx", (long)m->start, (long)m->end);
+	(void)fstatat(t->process->proc_fd, link, &st, 0);
+	dump_block(d,
+		   "pid %d: its mapping %#lx-%#lx is System V shared memory (key 0x%.8s, id %lu, "
+		   "%lld bytes), which belongs to an IPC namespace that is not the tree's; let the "
+		   "program detach it (shmdt) for the dump, or run the tree in an IPC namespace of "
+		   "its own",
+		   t->process->pid, (long)m->start, (long)m->end, m->path + strlen(SYSV_PREFIX),
+		   (long)m->ino, (long long)st.st_size);
+}
+
+/* Returns true if the mapping can be dumped. */
+static bool check_mapping(struct dump *d, struct dump_task *t, const struct mapping *m)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(refused_flags); i++) {
 		if (m->vm_flags & refused_flags[i].flag) {
 			refuse_mapping(d, t, m, refused_flags[i].what);
-			return;
+			return false;
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(refused_names); i++) {
+		if (!strncmp(m->path, refused_names[i].prefix, strlen(refused_names[i].prefix))) {
+			refuse_mapping(d, t, m, refused_names[i].what);
+			return false;
 		}
 	}
 	if (m->pkey)
 		refuse_mapping(d, t, m, "has a protection key");
-	else if (m->shared && !strcmp(m->path, SHARED_ANON_PATH))
-		refuse_mapping(d, t, m, "is shared anonymous memory");
-	else if (!strncmp(m->path, "/SYSV", 5))
-		refuse_mapping(d, t, m, "is System V shared memory");
-	else if (is_special(m, "[uprobes]") || !strncmp(m->path, "anon_inode:", 11))
-		refuse_mapping(d, t, m, "belongs to a kernel object");
+	else if (!strncmp(m->path, SYSV_PREFIX, strlen(SYSV_PREFIX)) && !m->dev_major)
+		refuse_sysv(d, t, m);
+	else if (!m->shared && is_special(m, SHARED_ANON_PATH) && !m->dev_major)
+		refuse_mapping(d, t, m, "is a private view of shared anonymous memory");
+	else
+		return true;
+	return false;
+}
+
+/* Huge pages of hugetlbfs without a file that the program could see. */
+static bool is_huge_anon(const struct mapping *m)
+{
+	return m->vm_flags & VMF_HT && !strcmp(m->path, HUGE_ANON_PATH);
+}
+
+/* On tmpfs of the kernel's own; named by prctl(PR_SET_VMA) it has another path. */
+static bool is_shared_anon(const struct mapping *m)
+{
+	return m->shared && m->ino && !m->dev_major &&
+	       (is_huge_anon(m) || !strcmp(m->path, SHARED_ANON_PATH) ||
+		!strncmp(m->path, SHARED_NAME_PREFIX, strlen(SHARED_NAME_PREFIX)));
 }
 
 static uint64_t advice_of(const struct mapping *m)
@@ -88,7 +144,9 @@ static uint32_t status_of(const struct mapping *m)
 {
 	if (is_special(m, "[vdso]"))
 		return VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE;
-	if (m->ino)
+	if (is_shared_anon(m))
+		return VMA_REGULAR | VMA_ANON_SHARED;
+	if (m->ino && !is_huge_anon(m))
 		return VMA_REGULAR | (m->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE) |
 		       (strncmp(m->path, "/memfd:", 7) ? 0 : VMA_MEMFD);
 	if (is_special(m, "[heap]"))
@@ -133,6 +191,46 @@ static bool same_file(const struct mapping *m, const struct mapping *before)
 	       !strcmp(before->path, m->path) && before->shared == m->shared && !m->shared;
 }
 
+static uint32_t map_flags_of(const struct mapping *m)
+{
+	uint32_t flags = m->shared		? MAP_SHARED
+			 : m->vm_flags & VMF_DP ? MAP_DROPPABLE
+						: MAP_PRIVATE;
+
+	if (!m->ino || is_huge_anon(m) || is_shared_anon(m))
+		flags |= MAP_ANONYMOUS;
+	if (is_huge_anon(m) && m->page_kib)
+		flags |= MAP_HUGETLB | (10 + __builtin_ctz(m->page_kib)) << MAP_HUGE_SHIFT;
+	if (m->vm_flags & VMF_GD)
+		flags |= MAP_GROWSDOWN;
+	if (m->vm_flags & VMF_NR)
+		flags |= MAP_NORESERVE;
+	if (m->vm_flags & VMF_LO)
+		flags |= MAP_LOCKED;
+	return flags;
+}
+
+/* A name that a program gave its anonymous memory (PR_SET_VMA), or NULL. */
+static char *name_of(struct arena *a, const struct mapping *m)
+{
+	const char *prefix = m->shared ? SHARED_NAME_PREFIX : NAME_PREFIX;
+
+	if (strncmp(m->path, prefix, strlen(prefix)))
+		return NULL;
+	char *name = arena_strdup(a, m->path + strlen(prefix));
+	size_t len = strlen(name);
+	if (len && name[len - 1] == ']')
+		name[len - 1] = '\0';
+	return name;
+}
+
+static void note_segment(struct dump *d, struct dump_task *t, const struct mapping *m, VmaEntry *e)
+{
+	e->shmid = m->ino | (is_huge_anon(m) ? HUGE_ID : 0);
+	e->pgoff = m->pgoff;
+	shared_note(d, t, e);
+}
+
 static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 		   const struct mapping *before, const VmaEntry *last, mem_file_id_fn file_id)
 {
@@ -142,25 +240,23 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->end = m->end;
 	e->prot = m->prot;
 	e->status = status_of(m);
-	e->flags = m->shared ? MAP_SHARED : MAP_PRIVATE;
+	e->flags = map_flags_of(m);
 	e->fd = -1;
-	if (!m->ino)
-		e->flags |= MAP_ANONYMOUS;
-	if (m->vm_flags & VMF_GD)
-		e->flags |= MAP_GROWSDOWN;
-	if (m->vm_flags & VMF_NR)
-		e->flags |= MAP_NORESERVE;
-	if (m->vm_flags & VMF_LO)
-		e->flags |= MAP_LOCKED;
+	e->name = name_of(&d->arena, m);
+	if (m->vm_flags & VMF_AC && !(m->prot & PROT_WRITE) && !(e->status & VMA_VDSO))
+		e->has_is_reserved = e->is_reserved = true;
 	if (m->vm_flags & VMF_LF)
 		e->has_lock_onfault = e->lock_onfault = true;
-	if (!(e->status & VMA_VDSO)) {
-		e->has_madv = true;
-		e->madv = advice_of(m);
-		check_mapping(d, t, m);
-	}
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;
-	if (!m->ino)
+	if (e->status & VMA_VDSO)
+		return 0;
+	e->has_madv = true;
+	e->madv = advice_of(m);
+	if (!check_mapping(d, t, m))
+		return 0;
+	if (is_shared_anon(m) || is_huge_anon(m))
+		note_segment(d, t, m, e);
+	if (!(e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)))
 		return 0;
 	if (!same_file(m, before))
 		return put_file(d, t, m, e, file_id);
@@ -250,11 +346,27 @@ int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id)
 	return rc;
 }
 
+void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr)
+{
+	struct maps maps;
+	int rc = maps_read(t->process->proc_fd, "smaps", &d->arena, &maps);
+	const struct mapping *m = rc < 0 ? NULL : maps_find(&maps, raddr);
+
+	if (!m)
+		dump_block(d, "pid %d: whether it locks new memory (mlockall) cannot be told",
+			   t->process->pid);
+	if (!m || !(m->vm_flags & VMF_LO))
+		return;
+	t->mm->has_lock_future = true;
+	t->mm->lock_future = MCL_FUTURE | (m->vm_flags & VMF_LF ? MCL_ONFAULT : 0);
+}
+
 /* The page table of one task, read by the best way that the kernel has. */
 struct page_scan {
 	int fd; /* /proc/PID/pagemap */
 	bool last_is_file;
 	bool has_ioctl;
+	bool tells_guards; /* 6.15 */
 	struct dump *d;
 	struct dump_task *t;
 };
@@ -262,25 +374,54 @@ struct page_scan {
 /* Runs of private files and of anonymous memory stay apart: zero pages mean something there. */
 static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t end)
 {
-	struct dump_task *t = s->t;
-	struct page_run *last = t->n_runs ? &t->runs[t->n_runs - 1] : NULL;
+	struct saved_pages *p = &s->t->pages;
+	struct page_run *last = p->n_runs ? &p->runs[p->n_runs - 1] : NULL;
 
 	if (last && last->vaddr + last->pages * PAGE_SIZE_ == start && s->last_is_file == is_file)
 		last->pages += (end - start) / PAGE_SIZE_;
 	else
-		*ARENA_PUSH(&s->d->arena, t->runs, t->n_runs) =
+		*ARENA_PUSH(&s->d->arena, p->runs, p->n_runs) =
 			(struct page_run){ .vaddr = start, .pages = (end - start) / PAGE_SIZE_ };
 	s->last_is_file = is_file;
+}
+
+static void add_guard(struct page_scan *s, uint64_t start, uint64_t end)
+{
+	MmEntry *mm = s->t->mm;
+	GuardEntry *last = mm->n_guards ? mm->guards[mm->n_guards - 1] : NULL;
+
+	if (last && last->end == start) {
+		last->end = end;
+		return;
+	}
+	GuardEntry *g = MESSAGE(&s->d->arena, GuardEntry, guard_entry);
+	g->start = start;
+	g->end = end;
+	*ARENA_PUSH(&s->d->arena, mm->guards, mm->n_guards) = g;
+}
+
+static bool is_private(const VmaEntry *e)
+{
+	return e->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE);
+}
+
+/* Droppable memory comes back empty: it holds what must not be used twice, like random state. */
+static bool has_pages(const VmaEntry *e)
+{
+	return is_private(e) && (e->flags & MAP_TYPE) != MAP_DROPPABLE &&
+	       !(e->status & (VMA_VVAR | VMA_VSYSCALL));
 }
 
 /*
  * Linux 6.7. Asking for PAGE_IS_FILE makes the kernel look every page up (four times slower), so
  * that is done only where the answer matters: private file mappings, for pages of their own.
+ * A guard looks like a page that is swapped out, and must not be read.
  */
 static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 {
 	struct abi_page_region regions[512];
 	bool is_file = e->status & VMA_FILE_PRIVATE;
+	uint32_t guard = s->tells_guards ? ABI_PAGE_IS_GUARD : 0;
 	struct abi_pm_scan_arg arg = {
 		.size = sizeof(arg),
 		.start = e->start,
@@ -289,8 +430,9 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 		.vec_len = ARRAY_SIZE(regions),
 		.category_inverted = ABI_PAGE_IS_PFNZERO | (is_file ? ABI_PAGE_IS_FILE : 0),
 		.category_mask = ABI_PAGE_IS_PFNZERO | (is_file ? ABI_PAGE_IS_FILE : 0),
-		.category_anyof_mask = ABI_PAGE_IS_PRESENT | ABI_PAGE_IS_SWAPPED,
-		.return_mask = ABI_PAGE_IS_PRESENT,
+		.category_anyof_mask =
+			guard | (has_pages(e) ? ABI_PAGE_IS_PRESENT | ABI_PAGE_IS_SWAPPED : 0),
+		.return_mask = guard | ABI_PAGE_IS_PRESENT,
 	};
 
 	while (arg.start < arg.end) {
@@ -298,8 +440,12 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 
 		if (n < 0)
 			return -errno;
-		for (int i = 0; i < n; i++)
-			add_run(s, is_file, regions[i].start, regions[i].end);
+		for (int i = 0; i < n; i++) {
+			if (regions[i].categories & guard)
+				add_guard(s, regions[i].start, regions[i].end);
+			else
+				add_run(s, is_file, regions[i].start, regions[i].end);
+		}
 		arg.start = arg.walk_end;
 	}
 	return 0;
@@ -329,39 +475,51 @@ static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 	return 0;
 }
 
-static bool has_pages(const VmaEntry *e)
+/* Kernels before 6.15 do not know guards here, those before 6.7 not the ioctl. */
+static int scan(struct page_scan *s, const VmaEntry *e)
 {
-	return e->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) &&
-	       !(e->status & (VMA_VVAR | VMA_VSYSCALL));
+	int rc = s->has_ioctl ? scan_by_ioctl(s, e) : -ENOTTY;
+
+	if (rc == -EINVAL && s->tells_guards) {
+		s->tells_guards = false;
+		rc = has_pages(e) ? scan_by_ioctl(s, e) : 0;
+	}
+	if (rc != -ENOTTY && rc != -EINVAL)
+		return rc;
+	s->has_ioctl = s->tells_guards = false;
+	return has_pages(e) ? scan_by_read(s, e) : 0;
+}
+
+/*
+ * The kernel marks mappings that may have guards (gu in smaps) since 6.18. Shared ones without
+ * the mark are looked at all the same: their guards are lost otherwise on kernels before.
+ */
+static bool has_to_be_scanned(const struct page_scan *s, const VmaEntry *e)
+{
+	return has_pages(e) || (s->tells_guards && !(e->status & (VMA_VVAR | VMA_VSYSCALL)));
 }
 
 int mem_collect_pages(struct dump *d, struct dump_task *t)
 {
 	autoclose int fd = openat(t->process->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
-	struct page_scan s = { .fd = fd, .has_ioctl = true, .d = d, .t = t };
+	struct page_scan s = { .fd = fd, .has_ioctl = true, .tells_guards = true, .d = d, .t = t };
 
 	if (fd < 0)
 		return fail(errno, "pid %d: open pagemap", t->process->pid);
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
 		const VmaEntry *e = t->mm->vmas[i];
-		int rc;
 
-		if (!has_pages(e))
-			continue;
-		if (e->status & VMA_VDSO) {
+		if (e->status & VMA_VDSO)
 			add_run(&s, false, e->start, e->end);
-			continue;
+		else if (has_to_be_scanned(&s, e)) {
+			int rc = scan(&s, e);
+
+			if (rc < 0)
+				return fail(-rc, "pid %d: read pagemap of %#lx-%#lx",
+					    t->process->pid, (long)e->start, (long)e->end);
 		}
-		rc = s.has_ioctl ? scan_by_ioctl(&s, e) : scan_by_read(&s, e);
-		if (s.has_ioctl && (rc == -ENOTTY || rc == -EINVAL)) {
-			s.has_ioctl = false;
-			rc = scan_by_read(&s, e);
-		}
-		if (rc < 0)
-			return fail(-rc, "pid %d: read pagemap of %#lx-%#lx", t->process->pid,
-				    (long)e->start, (long)e->end);
 	}
-	for (size_t i = 0; i < t->n_runs; i++)
-		d->stats.pages_scanned += t->runs[i].pages;
+	for (size_t i = 0; i < t->pages.n_runs; i++)
+		d->stats.pages_scanned += t->pages.runs[i].pages;
 	return 0;
 }

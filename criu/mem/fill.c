@@ -87,7 +87,8 @@ static void cut_pieces(struct fill *f)
 					.fd = run->fd,
 					.offset = run->offset + (pos - run->vaddr),
 					.by_uffd = f->t->uffd >= 0 &&
-						   mm->vmas[v]->status & VMA_ANON_PRIVATE,
+						   mm->vmas[v]->status & VMA_ANON_PRIVATE &&
+						   !(mm->vmas[v]->flags & MAP_HUGETLB),
 				};
 				f->total += stop - pos;
 			}

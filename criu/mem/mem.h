@@ -13,6 +13,9 @@ typedef int (*mem_file_id_fn)(struct dump *d, struct dump_task *t, const char *l
 /* Reads the task's mappings (into t->maps) and makes its mm entry, all but the break. */
 int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id);
 
+/* The task locks new mappings, as that at raddr: notes how (mlockall). */
+void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr);
+
 /* Finds the pages that have to be stored. The task is stopped. */
 int mem_collect_pages(struct dump *d, struct dump_task *t);
 
@@ -24,6 +27,26 @@ int mem_save_pages(struct dump *d, struct dump_task *t);
 
 /* Writes mm-PID.img, pagemap-PID.img and the pages that are held. */
 int mem_write_images(struct dump *d, struct dump_task *t);
+
+/*
+ * The same for a file in memory (memfd, shared segment) of that size: what was written to is
+ * saved, zero pages left out. fd is open for reading. Errors are reported.
+ */
+int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who,
+		  struct saved_pages *ret_pages);
+int mem_write_pages(struct dump *d, enum image_type type, unsigned long id,
+		    const struct saved_pages *p);
+
+/* Fills a file in memory, which has its size, with the pages of an image. 0 or an error. */
+int mem_fill_file(int fd, uint64_t size, const struct pagemap *pages, const char *who);
+
+/* Shared anonymous memory: finds the segments behind the mappings; saves, writes their pages. */
+int mem_collect_shared(struct dump *d);
+int mem_save_shared(struct dump *d);
+int mem_write_shared(struct dump *d);
+/* Makes and fills the segments, which tasks inherit as descriptors of criu; closes those. */
+int mem_make_shared(struct restore *r);
+void mem_close_shared(struct restore *r);
 
 /*
  * Restore, in this order, all but mem_fill by programs in the blank task:

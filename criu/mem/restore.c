@@ -15,11 +15,14 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "kernel/abi.h"
 #include "mem/mem.h"
+#include "mem/shared.h"
 #include "mem/vdso.h"
 #include "model/vma.h"
 
-#define TASK_END 0x7ffffffff000ull
+#define TASK_END  0x7ffffffff000ull
+#define MAP_FLAGS (MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE | MAP_HUGE_FLAGS)
 
 /* All mappings that the region may not touch, as one list by address. */
 static int by_start(const void *a, const void *b)
@@ -129,16 +132,24 @@ static bool is_mapped_here(const VmaEntry *v)
 	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
 }
 
+/* The kernel reserves memory for what can be written to, and keeps that up when it cannot later. */
+static bool is_writable_first(const VmaEntry *v, bool is_filled)
+{
+	return is_filled || (v->has_is_reserved && v->is_reserved);
+}
+
 static void add_map(struct restore *r, struct program *p, const VmaEntry *v, bool is_filled)
 {
-	int flags = (v->flags &
-		     (MAP_PRIVATE | MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)) |
-		    MAP_FIXED_NOREPLACE;
+	int flags = (v->flags & MAP_FLAGS) | MAP_FIXED_NOREPLACE;
 	bool is_file = v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED);
-	int fd = is_file ? files_fd(r, v->shmid) : -1;
+	bool has_segment = vma_has_segment(v);
+	int fd = is_file ? files_fd(r, v->shmid) : has_segment ? shared_fd(r, v->shmid) : -1;
 
+	if (has_segment)
+		flags &= ~(MAP_ANONYMOUS | MAP_HUGE_FLAGS);
 	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
-	     v->prot | (is_filled ? PROT_WRITE : 0), flags, (uint64_t)fd, is_file ? v->pgoff : 0);
+	     v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0), flags, (uint64_t)fd,
+	     fd < 0 ? 0 : v->pgoff);
 }
 
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
@@ -147,22 +158,80 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 
 	/* While nothing maps an executable: the kernel refuses to change it later. */
 	add_mm_fields(r, t, p);
+	if (t->image->mm->has_memory_merge && t->image->mm->memory_merge)
+		CALL(p, "merge equal pages (PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE,
+		     1, 0, 0, 0);
 	int rc = vdso_add_place(r, t, p);
 	for (size_t i = 0; rc == 0 && i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 
-		if (is_mapped_here(v))
-			add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
+		if (!is_mapped_here(v))
+			continue;
+		add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
 	}
 	return rc;
 }
 
-static void add_advice(struct program *p, const VmaEntry *v)
+/* What was never written to would lose its reservation when it is protected (anon_vma). */
+static void add_touch(struct program *p, const VmaEntry *v)
 {
+	if (!(v->status & VMA_ANON_PRIVATE) || v->flags & MAP_HUGETLB)
+		return;
+	CALL(p, "touch memory", SYS_madvise, v->start, PAGE_SIZE_, MADV_POPULATE_WRITE)->flags =
+		CALL_MAY_FAIL;
+	CALL(p, "drop what was touched", SYS_madvise, v->start, PAGE_SIZE_, MADV_DONTNEED)->flags =
+		CALL_MAY_FAIL;
+}
+
+static void add_advice(struct program *p, const MmEntry *mm, const VmaEntry *v)
+{
+	/* With PR_SET_MEMORY_MERGE all mappings are merged, but for those taken out. */
+	if (mm->has_memory_merge && mm->memory_merge && !(v->madv >> MADV_MERGEABLE & 1))
+		CALL(p, "advise about memory", SYS_madvise, v->start, v->end - v->start,
+		     MADV_UNMERGEABLE);
 	for (unsigned advice = 0; advice < 64; advice++)
 		if (v->madv >> advice & 1)
 			CALL(p, "advise about memory", SYS_madvise, v->start, v->end - v->start,
 			     advice);
+}
+
+/* For people only: a kernel without names does without. */
+static void add_name(struct program *p, const VmaEntry *v)
+{
+	void *name = program_data(p, v->name, strlen(v->name) + 1);
+
+	if (name)
+		CALL(p, "name memory", SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, v->start,
+		     v->end - v->start, program_raddr(p, name))
+			->flags = CALL_MAY_FAIL;
+}
+
+/* After pages are in place, which they would hide, and before locks, which forbid them. */
+static void add_guards(struct program *p, const MmEntry *mm)
+{
+	for (size_t i = 0; i < mm->n_guards; i++)
+		CALL(p, "put up a guard (MADV_GUARD_INSTALL)", SYS_madvise, mm->guards[i]->start,
+		     mm->guards[i]->end - mm->guards[i]->start, MADV_GUARD_INSTALL);
+}
+
+/*
+ * A lock stands even if some of its memory cannot be touched, as behind the end of a file, but the
+ * call fails then. So it is made first in the way that touches nothing.
+ */
+static void add_locks(struct program *p, const MmEntry *mm)
+{
+	for (size_t i = 0; i < mm->n_vmas; i++) {
+		const VmaEntry *v = mm->vmas[i];
+		uint64_t size = v->end - v->start;
+
+		if (!is_mapped_here(v) || !(v->flags & MAP_LOCKED))
+			continue;
+		CALL(p, "lock memory", SYS_mlock2, v->start, size, MLOCK_ONFAULT);
+		if (!v->has_lock_onfault || !v->lock_onfault)
+			CALL(p, "lock memory", SYS_mlock, v->start, size)->flags = CALL_MAY_FAIL;
+	}
+	if (mm->has_lock_future && mm->lock_future)
+		CALL(p, "lock memory to come", SYS_mlockall, mm->lock_future);
 }
 
 void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p)
@@ -175,14 +244,17 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 
 		if (!is_mapped_here(v))
 			continue;
-		if (!(v->prot & PROT_WRITE) &&
-		    has_pages(&t->image->pages, v->start, v->end, &cursor))
+		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
+		if (!is_filled && is_writable_first(v, is_filled))
+			add_touch(p, v);
+		if (!(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
 			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
 			     v->prot);
 		if (v->has_madv)
-			add_advice(p, v);
-		if (v->flags & MAP_LOCKED)
-			CALL(p, "lock memory", SYS_mlock2, v->start, v->end - v->start,
-			     v->has_lock_onfault && v->lock_onfault ? MLOCK_ONFAULT : 0);
+			add_advice(p, t->image->mm, v);
+		if (v->name)
+			add_name(p, v);
 	}
+	add_guards(p, t->image->mm);
+	add_locks(p, t->image->mm);
 }

@@ -10,8 +10,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -51,9 +53,12 @@ struct chunk {
 
 struct reader {
 	struct dump *d;
-	struct dump_task *t;
-	int mem;
-	size_t run; /* where it stands: run and page in it */
+	struct saved_pages *to;
+	const struct dump_task *t; /* whose memory it is; NULL: that of a file */
+	const char *who;
+	int fd;	       /* of the memory */
+	uint64_t size; /* its end; behind it is nothing but zeroes */
+	size_t run;    /* where it stands: run and page in it */
 	uint64_t page;
 	size_t vma; /* mapping that holds the run */
 	struct page_run *kept;
@@ -94,6 +99,8 @@ static bool is_zero_page(const uint8_t *page)
 /* In a private file mapping a page of zeroes hides what the file has there. */
 static bool keeps_zero_pages(struct reader *r, uint64_t addr)
 {
+	if (!r->t)
+		return false;
 	const MmEntry *mm = r->t->mm;
 
 	while (r->vma < mm->n_vmas && mm->vmas[r->vma]->end <= addr)
@@ -107,8 +114,8 @@ static bool take_pages(struct reader *r, struct chunk *c)
 	size_t have = 0;
 
 	c->n_segments = 0;
-	while (have < CHUNK_PAGES && r->run < r->t->n_runs) {
-		const struct page_run *run = &r->t->runs[r->run];
+	while (have < CHUNK_PAGES && r->run < r->to->n_runs) {
+		const struct page_run *run = &r->to->runs[r->run];
 		size_t n = min(run->pages - r->page, CHUNK_PAGES - have);
 		uint64_t addr = run->vaddr + r->page * PAGE_SIZE_;
 
@@ -145,13 +152,43 @@ static void filter(const struct reader *r, struct chunk *c, uint8_t *data, const
 	uint64_t addr = s->addr;
 
 	for (size_t i = 0; i < s->pages; i++, data += PAGE_SIZE_, addr += PAGE_SIZE_) {
-		const uint8_t *saved = inject_saved_page(&r->t->in, addr);
+		const uint8_t *saved = r->t ? inject_saved_page(&r->t->in, addr) : NULL;
 
 		if (saved)
 			memcpy(data, saved, PAGE_SIZE_);
 		if (s->keeps_zero || !is_zero_page(data))
 			keep_page(c, data, addr);
 	}
+}
+
+/*
+ * Bytes of the last page that lie behind the end of the file: mappings can have written there, and
+ * only they can see it. Not read by ourselves, in case somebody cuts the file meanwhile.
+ */
+static int read_behind_end(const struct reader *r, uint8_t *data, uint64_t addr)
+{
+	uint64_t page = addr & ~(PAGE_SIZE_ - 1);
+	size_t size = PAGE_SIZE_ - (addr - page);
+	struct local_map map = { .size = PAGE_SIZE_ };
+
+	map.addr = mmap(NULL, PAGE_SIZE_, PROT_READ, MAP_SHARED, r->fd, page);
+	if (map.addr == MAP_FAILED)
+		return -errno;
+	autounmap struct local_map last = map;
+	struct iovec to = { data, size }, from = { (uint8_t *)last.addr + (addr - page), size };
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) < 0 ? -errno : 0;
+}
+
+/* The last page of a file may not be whole. */
+static int read_bytes(const struct reader *r, uint8_t *data, size_t size, uint64_t addr)
+{
+	size_t there = addr < r->size ? min((uint64_t)size, r->size - addr) : 0;
+	int rc = pread_all(r->fd, data, there, addr);
+
+	memset(data + there, 0, size - there);
+	if (rc == 0 && there < size && r->size % PAGE_SIZE_)
+		rc = read_behind_end(r, data + there, r->size);
+	return rc;
 }
 
 /* Reads the pages of a chunk and leaves out what needs not be kept. Returns 0 or -errno. */
@@ -163,7 +200,7 @@ static int read_chunk(const struct reader *r, struct chunk *c, uint64_t *ret_fai
 	c->bytes = 0;
 	for (int i = 0; i < c->n_segments; i++) {
 		const struct segment *s = &c->segments[i];
-		int rc = pread_all(r->mem, data, s->pages * PAGE_SIZE_, s->addr);
+		int rc = read_bytes(r, data, s->pages * PAGE_SIZE_, s->addr);
 
 		if (rc < 0) {
 			*ret_failed = s->addr;
@@ -195,7 +232,7 @@ static void place_chunk(struct reader *r, struct chunk *c)
 
 static int read_failed(const struct reader *r, int err)
 {
-	return fail(err, "pid %d: read its memory at %#lx", r->t->process->pid, (long)r->failed);
+	return fail(err, "%s: read its memory at %#lx", r->who, (long)r->failed);
 }
 
 /* Fills a chunk with the next pages. Returns 1, 0 when there are no more, or an error. */
@@ -253,7 +290,7 @@ static int write_alone(struct reader *r, int fd, uint8_t *buffer)
 		rc = write_chunk(fd, &c);
 		r->d->stats.memwrite_us += now_us() - start;
 		if (rc < 0)
-			return write_failed(-rc, r->t->pages_id);
+			return write_failed(-rc, r->to->pages_id);
 		rc = engine_check(&r->d->engine);
 		if (rc < 0)
 			return rc;
@@ -367,7 +404,7 @@ static int write_with_helper(struct reader *r, int fd, uint8_t *buffer, uint64_t
 	r->d->stats.memwrite_us += w.write_us;
 	if (rc < 0 || !w.error)
 		return rc;
-	return r->failed ? read_failed(r, w.error) : write_failed(w.error, r->t->pages_id);
+	return r->failed ? read_failed(r, w.error) : write_failed(w.error, r->to->pages_id);
 }
 
 static int write_runs(struct reader *r, int fd, uint64_t total)
@@ -385,19 +422,19 @@ static int write_runs(struct reader *r, int fd, uint64_t total)
 				    : write_alone(r, fd, buffer.addr);
 }
 
-static uint64_t total_bytes(const struct dump_task *t)
+static uint64_t total_bytes(const struct saved_pages *p)
 {
 	uint64_t total = 0;
 
-	for (size_t i = 0; i < t->n_runs; i++)
-		total += t->runs[i].pages * PAGE_SIZE_;
+	for (size_t i = 0; i < p->n_runs; i++)
+		total += p->runs[i].pages * PAGE_SIZE_;
 	return total;
 }
 
 /* Copies all pages into the arena. */
 static int hold(struct reader *r, uint64_t total)
 {
-	struct dump_task *t = r->t;
+	struct saved_pages *to = r->to;
 	uint64_t left = total;
 
 	while (left) {
@@ -409,14 +446,14 @@ static int hold(struct reader *r, uint64_t total)
 		if (rc < 0)
 			return rc;
 		for (int i = 0; i < c.n_keep; i++)
-			*ARENA_PUSH(&r->d->arena, t->held, t->n_held) = c.keep[i];
+			*ARENA_PUSH(&r->d->arena, to->held, to->n_held) = c.keep[i];
 		left -= size;
 	}
 	r->d->held_bytes += total;
 	return 0;
 }
 
-static int write_held(struct dump *d, struct dump_task *t)
+static int write_held(struct dump *d, const struct saved_pages *t)
 {
 	autoclose int fd = image_create_raw(&d->images, IMG_PAGES, t->pages_id);
 
@@ -437,7 +474,7 @@ static int write_held(struct dump *d, struct dump_task *t)
 
 static int write_at_once(struct reader *r, uint64_t total)
 {
-	uint32_t id = r->t->pages_id;
+	uint32_t id = r->to->pages_id;
 	autoclose int fd = image_create_raw(&r->d->images, IMG_PAGES, id);
 
 	if (fd < 0)
@@ -450,31 +487,76 @@ static int write_at_once(struct reader *r, uint64_t total)
 	return rc;
 }
 
+static int save(struct reader *r)
+{
+	struct saved_pages *to = r->to;
+	uint64_t total = total_bytes(to), start = now_us();
+
+	to->pages_id = ++r->d->last_pages_id;
+	to->is_held = total <= HOLD_MAX - min(r->d->held_bytes, HOLD_MAX);
+	int rc = to->is_held ? hold(r, total) : write_at_once(r, total);
+	to->runs = r->kept;
+	to->n_runs = r->n_kept;
+	r->d->stats.pages_written += r->offset / PAGE_SIZE_;
+	r->d->stats.memdump_us += now_us() - start;
+	return rc;
+}
+
 int mem_save_pages(struct dump *d, struct dump_task *t)
 {
-	struct reader r = { .d = d, .t = t, .mem = process_mem(t->process) };
-	uint64_t total = total_bytes(t), start = now_us();
+	char who[32];
+	struct reader r = { .d = d, .t = t, .to = &t->pages, .who = who, .size = UINT64_MAX };
 
-	if (r.mem < 0)
-		return -EIO;
-	bool is_held = total <= HOLD_MAX - min(d->held_bytes, HOLD_MAX);
-	t->is_held = is_held;
-	int rc = is_held ? hold(&r, total) : write_at_once(&r, total);
-	t->runs = r.kept;
-	t->n_runs = r.n_kept;
-	d->stats.pages_written += r.offset / PAGE_SIZE_;
-	d->stats.memdump_us += now_us() - start;
-	return rc;
+	snprintf(who, sizeof(who), "pid %d", t->process->pid);
+	r.fd = process_mem(t->process);
+	return r.fd < 0 ? -EIO : save(&r);
+}
+
+/* The parts of a file in memory that were written to. */
+static int find_data(struct reader *r)
+{
+	off_t pos = 0;
+
+	while (pos >= 0 && (uint64_t)pos < r->size) {
+		off_t start = lseek(r->fd, pos, SEEK_DATA);
+
+		if (start < 0 && errno == ENXIO)
+			return 0;
+		pos = start < 0 ? -1 : lseek(r->fd, start, SEEK_HOLE);
+		if (pos < 0)
+			return fail(errno, "%s: look for its data", r->who);
+		uint64_t first = start / PAGE_SIZE_;
+		uint64_t end = (min((uint64_t)pos, r->size) + PAGE_SIZE_ - 1) / PAGE_SIZE_;
+
+		if (first < end)
+			*ARENA_PUSH(&r->d->arena, r->to->runs, r->to->n_runs) =
+				(struct page_run){ .vaddr = first * PAGE_SIZE_,
+						   .pages = end - first };
+	}
+	return 0;
+}
+
+int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who,
+		  struct saved_pages *ret_pages)
+{
+	struct reader r = { .d = d, .to = ret_pages, .who = who, .fd = fd, .size = size };
+
+	*ret_pages = (struct saved_pages){ 0 };
+	int rc = find_data(&r);
+	return rc < 0 ? rc : save(&r);
+}
+
+int mem_write_pages(struct dump *d, enum image_type type, unsigned long id,
+		    const struct saved_pages *p)
+{
+	int rc = p->is_held ? write_held(d, p) : 0;
+
+	return rc < 0 ? rc : pagemap_write(&d->images, type, id, p->pages_id, p->runs, p->n_runs);
 }
 
 int mem_write_images(struct dump *d, struct dump_task *t)
 {
-	int rc = t->is_held ? write_held(d, t) : 0;
+	int rc = image_write_one(&d->images, IMG_MM, t->process->pid, t->mm);
 
-	if (rc == 0)
-		rc = image_write_one(&d->images, IMG_MM, t->process->pid, t->mm);
-	if (rc < 0)
-		return rc;
-	return pagemap_write(&d->images, IMG_PAGEMAP, t->process->pid, t->pages_id, t->runs,
-			     t->n_runs);
+	return rc < 0 ? rc : mem_write_pages(d, IMG_PAGEMAP, t->process->pid, &t->pages);
 }

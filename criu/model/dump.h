@@ -23,6 +23,8 @@ struct dump_memfd;
 struct dump_tty;
 struct dump_sockets; /* sockets/ */
 struct dump_epoll;
+struct shared_use; /* mem/ */
+struct dump_shared;
 
 /* A lock and what it belongs to. */
 struct dump_lock {
@@ -38,6 +40,16 @@ struct dump_thread {
 	CoreEntry *core;
 };
 
+/* Pages of a task or of a file in memory, on their way into a pages file. */
+struct saved_pages {
+	struct page_run *runs; /* by address; once saved: those in the image */
+	size_t n_runs;
+	uint32_t pages_id;
+	bool is_held;
+	struct iovec *held; /* their bytes, if they are written only after the tree is let go */
+	size_t n_held;
+};
+
 struct dump_task {
 	struct process *process;
 	struct maps maps; /* with VmFlags */
@@ -51,12 +63,7 @@ struct dump_task {
 	FsEntry *fs;
 	FdinfoEntry **fds;
 	size_t n_fds;
-	struct page_run *runs; /* pages in the image, by address */
-	size_t n_runs;
-	uint32_t pages_id;
-	bool is_held;
-	struct iovec *held; /* their bytes, if they are written only after the tree is let go */
-	size_t n_held;
+	struct saved_pages pages;
 };
 
 struct dump_stats {
@@ -96,6 +103,10 @@ struct dump {
 	struct dump_lock *locks;
 	size_t n_locks;
 	uint32_t last_pages_id;
+	struct shared_use *shared_uses; /* mappings of shared memory */
+	size_t n_shared_uses;
+	struct dump_shared *shared; /* segments behind them */
+	size_t n_shared;
 	const char **blockers;
 	size_t n_blockers;
 	struct dump_stats stats;

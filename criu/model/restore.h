@@ -28,7 +28,8 @@ struct restore_task {
 	struct restore_thread *threads;
 	size_t n_threads;
 	pid_t pid;
-	int uffd; /* its userfaultfd while memory is filled; -1: none */
+	int uffd;	/* its userfaultfd while memory is filled, in criu; -1: none */
+	int uffd_there; /* the same descriptor in the task */
 	bool is_zombie;
 	bool is_gone;	 /* a zombie or helper that has died */
 	bool is_adopter; /* of tasks that it did not create */
@@ -77,6 +78,7 @@ struct restore {
 	size_t n_dead;
 	struct restore_sockets *sockets;
 	struct restore_tty *ttys; /* pairs, while criu holds them */
+	int *shared_fds;	  /* by index of snapshot.shared, until memory is mapped */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
 	const char **made_dirs; /* for deleted files */
 	size_t n_made_dirs;

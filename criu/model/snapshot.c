@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
@@ -16,6 +17,7 @@
 #define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT 0x7ffffffff000ull
 #define TASKS_MAX     100000
+#define NAME_MAX_     80	 /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
 #define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
 
 static int load_inventory(struct snapshot *s, int dirfd)
@@ -261,7 +263,31 @@ static int need_memfd(const struct snapshot *s, uint32_t pid, uint64_t id)
 	return 0;
 }
 
-static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
+/* What mappings say of the shared memory behind them. */
+static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
+{
+	uint64_t end, size = v->has_segment_size ? v->segment_size : 0;
+
+	if ((v->status & VMA_ANON_SHARED && !(v->flags & MAP_SHARED)) ||
+	    __builtin_add_overflow(v->pgoff, v->end - v->start, &end) || end > INT64_MAX ||
+	    size > INT64_MAX - PAGE_SIZE_)
+		return refuse(
+			EINVAL,
+			"image mm-%u.img: the mapping %#lx-%#lx of shared memory makes no sense",
+			pid, (long)v->start, (long)v->end);
+	*ARENA_PUSH(&s->arena, s->shared, s->n_shared) = (struct snapshot_shared){
+		.id = v->shmid,
+		.size = size,
+		.mapped = end,
+		.has_size = v->has_segment_size,
+		.is_reserved = !(v->flags & MAP_NORESERVE),
+		.is_private = !(v->status & VMA_ANON_SHARED),
+		.huge_flags = v->flags & MAP_HUGE_FLAGS,
+	};
+	return 0;
+}
+
+static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64_t after)
 {
 	if (v->start % PAGE_SIZE_ || v->end % PAGE_SIZE_ || v->start >= v->end ||
 	    v->start < after || (v->end > ADDRESS_LIMIT && !(v->status & VMA_VSYSCALL)) ||
@@ -269,10 +295,41 @@ static int check_vma(const struct snapshot *s, uint32_t pid, const VmaEntry *v, 
 		return refuse(EINVAL,
 			      "image mm-%u.img: the mapping %#lx-%#lx is out of order or range",
 			      pid, (long)v->start, (long)v->end);
+	if (v->name && strlen(v->name) > NAME_MAX_)
+		return refuse(EINVAL, "image mm-%u.img: the name of the mapping %#lx is too long",
+			      pid, (long)v->start);
 	if (v->status & VMA_MEMFD)
 		return need_memfd(s, pid, v->shmid);
 	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return need_file(s, pid, v->shmid, "mapping");
+	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
+}
+
+/* Guards have to lie in mappings of the task: behind them may be memory of criu's own. */
+static int check_guards(const MmEntry *mm, uint32_t pid)
+{
+	uint64_t after = 0;
+	size_t v = 0;
+
+	for (size_t i = 0; i < mm->n_guards; i++) {
+		uint64_t start = mm->guards[i]->start, end = mm->guards[i]->end, pos = start;
+
+		if (start % PAGE_SIZE_ || end % PAGE_SIZE_ || start >= end || start < after)
+			pos = end + 1;
+		while (pos < end && v < mm->n_vmas && mm->vmas[v]->start <= pos) {
+			if (mm->vmas[v]->end > pos)
+				pos = min(end, mm->vmas[v]->end);
+			if (pos < end)
+				v++;
+		}
+		if (pos != end)
+			return refuse(
+				EINVAL,
+				"image mm-%u.img: the guard %#lx-%#lx is out of order, or not "
+				"in a mapping",
+				pid, (long)start, (long)end);
+		after = end;
+	}
 	return 0;
 }
 
@@ -294,10 +351,94 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 			return rc;
 		after = t->mm->vmas[i]->end;
 	}
-	return need_file(s, pid, t->mm->exe_file_id, "executable");
+	rc = check_guards(t->mm, pid);
+	if (rc == 0 && t->mm->lock_future & ~(MCL_FUTURE | MCL_ONFAULT))
+		return refuse(EINVAL, "image mm-%u.img: it locks memory in an unknown way (%#x)",
+			      pid, t->mm->lock_future);
+	return rc < 0 ? rc : need_file(s, pid, t->mm->exe_file_id, "executable");
 }
 
-/* Every run of pages has to lie in mappings of the task. */
+static int by_shared_id(const void *a, const void *b)
+{
+	const struct snapshot_shared *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* One mapping each becomes one segment each. */
+static int merge_shared(struct snapshot *s)
+{
+	size_t n = 0;
+
+	if (s->n_shared)
+		qsort(s->shared, s->n_shared, sizeof(*s->shared), by_shared_id);
+	for (size_t i = 0; i < s->n_shared; i++) {
+		const struct snapshot_shared *use = &s->shared[i];
+		struct snapshot_shared *last = n ? &s->shared[n - 1] : NULL;
+
+		if (!last || last->id != use->id) {
+			s->shared[n++] = *use;
+			continue;
+		}
+		if (last->has_size != use->has_size || last->size != use->size ||
+		    last->huge_flags != use->huge_flags)
+			return refuse(EINVAL,
+				      "shared memory %lu: its mappings disagree about its size",
+				      (long)use->id);
+		last->mapped = max(last->mapped, use->mapped);
+		last->is_reserved |= use->is_reserved;
+		last->is_private &= use->is_private;
+	}
+	s->n_shared = n;
+	return 0;
+}
+
+/* Runs of a file in memory have to lie in it, its last page in part. */
+static int check_file_pages(const struct pagemap *pages, uint64_t size, enum image_type type,
+			    unsigned long id)
+{
+	const struct page_run *last = pages->n ? &pages->run[pages->n - 1] : NULL;
+	char name[IMAGE_NAME_MAX];
+
+	if (!last || last->vaddr + (last->pages - 1) * PAGE_SIZE_ < size)
+		return 0;
+	image_name(type, id, name);
+	return refuse(EINVAL, "image %s: the pages at %#lx are behind the end (%lu bytes)", name,
+		      (long)last->vaddr, (long)size);
+}
+
+static int load_shared(struct snapshot *s, int dirfd)
+{
+	int rc = merge_shared(s);
+
+	for (size_t i = 0; i < s->n_shared && rc >= 0; i++) {
+		struct snapshot_shared *m = &s->shared[i];
+
+		if (!m->has_size)
+			m->size = m->mapped;
+		if (m->is_private)
+			continue;
+		rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, m->id, &m->pages);
+		if (rc == 0)
+			return refuse(ENOENT, "image pagemap-shmem-%lu.img is missing",
+				      (long)m->id);
+		if (rc > 0)
+			rc = check_file_pages(&m->pages, m->size, IMG_SHMEM_PAGEMAP, m->id);
+	}
+	return rc;
+}
+
+int snapshot_shared(const struct snapshot *s, uint64_t id)
+{
+	const struct snapshot_shared key = { .id = id };
+	const struct snapshot_shared *m =
+		s->n_shared ? bsearch(&key, s->shared, s->n_shared, sizeof(key), by_shared_id)
+			    : NULL;
+
+	return m ? m - s->shared : -1;
+}
+
+/* Every run of pages has to lie in private mappings of the task. */
 static int check_pages(const struct snapshot_task *t)
 {
 	size_t v = 0;
@@ -313,6 +454,12 @@ static int check_pages(const struct snapshot_task *t)
 				return refuse(
 					EINVAL,
 					"image pagemap-%u.img: the page %#lx is in no mapping",
+					t->pstree->pid, (long)pos);
+			if (!(t->mm->vmas[v]->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)))
+				return refuse(
+					EINVAL,
+					"image pagemap-%u.img: the page %#lx is in a mapping that "
+					"is not private",
 					t->pstree->pid, (long)pos);
 			pos = min(end, t->mm->vmas[v]->end);
 		}
@@ -534,6 +681,9 @@ static int load_memfds(struct snapshot *s, int dirfd)
 		rc = e->size ? pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, e->shmid,
 					    &s->memfd_pages[i])
 			     : 0;
+		if (rc >= 0)
+			rc = check_file_pages(&s->memfd_pages[i], e->size, IMG_SHMEM_PAGEMAP,
+					      e->shmid);
 	}
 	return rc;
 }
@@ -640,6 +790,8 @@ static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		rc = load_fds(s, t, dirfd);
 	if (rc >= 0)
 		rc = pagemap_read(&s->pages, dirfd, IMG_PAGEMAP, pid, &t->pages);
+	if (rc == 0)
+		return refuse(ENOENT, "image pagemap-%u.img is missing", pid);
 	return rc < 0 ? rc : check_pages(t);
 }
 
@@ -694,6 +846,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_locks(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
+	if (rc >= 0)
+		rc = load_shared(s, dirfd);
 	if (rc >= 0 && s->tasks[0].is_zombie)
 		rc = refuse(EINVAL, "image pstree.img: the root %u is dead",
 			    s->tasks[0].pstree->pid);

@@ -53,6 +53,17 @@ struct snapshot_packet {
 	const uint8_t *data;
 };
 
+/* Shared anonymous memory that mappings refer to by shmid. */
+struct snapshot_shared {
+	uint64_t id;
+	uint64_t size;
+	uint64_t mapped; /* where the last mapping of it ends */
+	bool has_size, is_reserved;
+	bool is_private;     /* all mappings are: it holds no pages */
+	uint32_t huge_flags; /* of mmap: the size of its pages, 0 for plain ones */
+	struct pagemap pages;
+};
+
 struct snapshot {
 	struct arena arena;
 	struct pagemap_set pages;
@@ -76,6 +87,8 @@ struct snapshot {
 	MemfdInodeEntry **memfds;
 	struct pagemap *memfd_pages; /* of each */
 	size_t n_memfds;
+	struct snapshot_shared *shared; /* segments of shared memory, by id */
+	size_t n_shared;
 	struct snapshot_task *tasks; /* as in pstree: the root first */
 	size_t n_tasks;
 };
@@ -95,6 +108,9 @@ const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id);
 
 /* The index of a memfd by its id, or -1. */
 int snapshot_memfd(const struct snapshot *s, uint64_t inode_id);
+
+/* The index of a shared segment by its id, or -1. */
+int snapshot_shared(const struct snapshot *s, uint64_t id);
 
 /* The index of a file by its id, or -1. */
 int snapshot_file(const struct snapshot *s, uint32_t id);

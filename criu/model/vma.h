@@ -3,6 +3,12 @@
 #ifndef MODEL_VMA_H
 #define MODEL_VMA_H
 
+#include <linux/mman.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+
+#include "image/messages.h"
+
 enum vma_status {
 	VMA_REGULAR = 1 << 0, /* has content to care for */
 	VMA_STACK = 1 << 1,
@@ -19,5 +25,18 @@ enum vma_status {
 	VMA_AIO_RING = 1 << 13,
 	VMA_MEMFD = 1 << 14,
 };
+
+/* vma_entry.flags that tell the size of huge pages. */
+#define MAP_HUGE_FLAGS (MAP_HUGETLB | MAP_HUGE_MASK << MAP_HUGE_SHIFT)
+
+/*
+ * Mappings of a file that the kernel made for them: shared memory, and private memory of huge
+ * pages, whose file holds nothing but keeps parts of one mapping together.
+ */
+static inline bool vma_has_segment(const VmaEntry *v)
+{
+	return v->status & VMA_ANON_SHARED ||
+	       (v->status & VMA_ANON_PRIVATE && v->flags & MAP_HUGETLB && v->shmid);
+}
 
 #endif

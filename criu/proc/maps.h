@@ -35,6 +35,7 @@ enum vm_flag {
 	VMF_SL = 1u << 19, /* sealed */
 	VMF_DP = 1u << 20, /* droppable */
 	VMF_GU = 1u << 21, /* may have guard regions */
+	VMF_AC = 1u << 22, /* accounted: memory is reserved for it */
 };
 
 struct mapping {
@@ -47,8 +48,9 @@ struct mapping {
 	bool has_vm_flags; /* a VmFlags line was seen */
 	uint32_t vm_flags;
 	uint64_t rss_kib;
-	uint32_t pkey;	  /* protection key, 0 where there is none */
-	const char *path; /* as written, "" if there is none; in the arena */
+	uint32_t page_kib; /* size of its pages, 0 where that is not known */
+	uint32_t pkey;	   /* protection key, 0 where there is none */
+	const char *path;  /* as written, "" if there is none; in the arena */
 };
 
 struct maps {

@@ -206,7 +206,9 @@ TEST(maps, smaps_of_linux_5_10)
 	ASSERT_EQ(m[0].rss_kib, 12);
 	ASSERT_EQ(m[0].pkey, 3);
 	ASSERT(m[0].has_vm_flags);
-	ASSERT_EQ(m[0].vm_flags, 0);
+	ASSERT_EQ(m[0].vm_flags, VMF_AC);
+	ASSERT_EQ(m[0].page_kib, 4);
+	ASSERT_EQ(m[1].page_kib, 0);
 	ASSERT_EQ(m[1].rss_kib, 0);
 	ASSERT_EQ(m[1].pkey, 0);
 	ASSERT(m[1].has_vm_flags);
@@ -223,9 +225,9 @@ TEST(maps, smaps_of_linux_6_18)
 	ASSERT_EQ(p.maps.n, 2);
 	ASSERT_STR(m[0].path, "[anon:Rss: 77 kB]");
 	ASSERT_EQ(m[0].rss_kib, 1024);
-	ASSERT_EQ(m[0].vm_flags, VMF_LF | VMF_LO | VMF_HG | VMF_UW | VMF_GU);
+	ASSERT_EQ(m[0].vm_flags, VMF_LF | VMF_LO | VMF_HG | VMF_UW | VMF_GU | VMF_AC);
 	ASSERT_EQ(m[1].rss_kib, 12);
-	ASSERT_EQ(m[1].vm_flags, VMF_GD);
+	ASSERT_EQ(m[1].vm_flags, VMF_GD | VMF_AC);
 	arena_done(&p.arena);
 }
 
@@ -263,7 +265,7 @@ TEST(maps, unknown_vm_flags_are_left_out)
 {
 	ASSERT_EQ(flags_of(""), 0);
 	ASSERT_EQ(flags_of(" \n"), 0);
-	ASSERT_EQ(flags_of(" rd wr ex sh mr mw me ms ac sf ar sd mm bt mt de ?? \n"), 0);
+	ASSERT_EQ(flags_of(" rd wr ex sh mr mw me ms sf ar sd mm bt mt de ?? \n"), 0);
 	ASSERT_EQ(flags_of(" zz lo yy"), VMF_LO);
 	ASSERT_EQ(flags_of(" lo l"), VMF_LO);
 	ASSERT_EQ(flags_of("lo\tgd"), VMF_LO | VMF_GD);

@@ -312,6 +312,18 @@ int tracee_call(struct engine *e, pid_t tid, const struct regs *base, uint64_t i
  * A call in the leader. frame is where it returns if nobody stops it. Registers first, then the
  * mask: at no instant does the task run its own code with the wrong mask.
  */
+/* The task's own limits hold for the region, too. */
+static const char *remedy_of(const struct thread_call *call)
+{
+	if (call->nr == SYS_mmap && call->ret == -EAGAIN)
+		return " (it locks new memory, for which its RLIMIT_MEMLOCK leaves no room: raise "
+		       "that by prlimit(1), or let it call munlockall)";
+	if (call->nr == SYS_mmap && call->ret == -ENOMEM)
+		return " (its RLIMIT_AS or the limit of mappings, vm.max_map_count, leaves no "
+		       "room)";
+	return "";
+}
+
 static int leader_call(struct inject *in, uint64_t frame, const char *what,
 		       struct thread_call *call)
 {
@@ -330,7 +342,7 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 	if (rc < 0)
 		return rc;
 	if (call->ret < 0 && call->ret > -4096)
-		return fail(-call->ret, "pid %d: %s", t->tid, what);
+		return fail(-call->ret, "pid %d: %s%s", t->tid, what, remedy_of(call));
 	return 0;
 }
 

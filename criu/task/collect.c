@@ -25,6 +25,8 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "kernel/abi.h"
+#include "mem/mem.h"
 #include "proc/text.h"
 #include "task/collect.h"
 #include "task/constants.h"
@@ -525,7 +527,7 @@ struct answers {
 struct questions {
 	struct program p;
 	struct answers *answers;
-	struct call *securebits, *dumpable, *thp_disable, *brk;
+	struct call *securebits, *dumpable, *thp_disable, *memory_merge, *brk, *cold;
 };
 
 #define AT(q, member) program_raddr(&(q)->p, &(q)->answers->member)
@@ -551,7 +553,13 @@ static int ask(struct questions *q, struct worker *w)
 	q->securebits = CALL(&q->p, "read securebits", SYS_prctl, PR_GET_SECUREBITS);
 	q->dumpable = CALL(&q->p, "read dumpable", SYS_prctl, PR_GET_DUMPABLE);
 	q->thp_disable = CALL(&q->p, "read THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+	q->memory_merge = CALL(&q->p, "read whether equal pages are merged", SYS_prctl,
+			       PR_GET_MEMORY_MERGE, 0, 0, 0, 0);
+	q->memory_merge->flags = CALL_MAY_FAIL;
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
+	q->cold = CALL(&q->p, "see whether new memory is locked", SYS_madvise, w->region->raddr,
+		       4096, MADV_COLD);
+	q->cold->flags = CALL_MAY_FAIL;
 	for (int i = 0; i < 3; i++)
 		CALL(&q->p, "read an interval timer", SYS_getitimer, i, AT(q, itimer[i]));
 	/* Inside the task, because limits of another user's task take CAP_SYS_RESOURCE. */
@@ -648,8 +656,17 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
 	t->mm->has_thp_disabled = true;
-	t->mm->thp_disabled = q->thp_disable->ret;
+	t->mm->thp_disabled = q->thp_disable->ret != 0;
+	if (q->thp_disable->ret > 1) { /* bit 0 says that it is on, the others are flags (6.18) */
+		t->mm->has_thp_disable_flags = true;
+		t->mm->thp_disable_flags = q->thp_disable->ret & ~1;
+	}
+	if (q->memory_merge->ret > 0)
+		t->mm->has_memory_merge = t->mm->memory_merge = true;
 	t->mm->mm_brk = q->brk->ret;
+	/* Our region is new memory: the kernel refuses this advice for what is locked. */
+	if (q->cold->ret == -EINVAL)
+		mem_collect_lock_future(d, t, q->p.worker->region->raddr);
 	put_registers(d, &t->threads[0], answers->clear_tid_addr);
 }
 

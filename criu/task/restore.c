@@ -192,7 +192,9 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 		CALL(&p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (t->image->mm->has_thp_disabled && t->image->mm->thp_disabled)
 		CALL(&p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE,
-		     t->image->mm->thp_disabled, 0, 0, 0);
+		     t->image->mm->thp_disabled,
+		     t->image->mm->has_thp_disable_flags ? t->image->mm->thp_disable_flags : 0, 0,
+		     0);
 	add_limits(t, &p);
 	add_actions(t, &p);
 	add_pending(tc->signals_s, t->pid, 0, &p);

@@ -22,6 +22,7 @@ PIDS_LEFT = 8           # for a target that is to see the numbers start over
 LINES_A_STEP = 5        # lines a working program must add to be called alive
 DIFF_LINES = 40
 LOG_LINES = 12
+HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 
 
 class Failed(Exception):
@@ -59,7 +60,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'daemon', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'daemon', 'hugepages', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -499,14 +500,33 @@ def take_turns(row):
     return lock
 
 
+def write(path, text):
+    with open(path, 'w') as f:
+        f.write(text)
+
+
+def lend_huge_pages(row):
+    """Asks the kernel for the huge pages that a row needs. Returns how many there were, to put that back."""
+    if not row.has('hugepages'):
+        return None
+    before = snapshot.read(HUGE_PAGES).strip()
+    try:
+        write(HUGE_PAGES, str(int(before) + int(row.flags['hugepages'])))
+    except (OSError, ValueError):
+        raise Skipped('there are no huge pages to be had') from None
+    return before
+
+
 def run_row(row, directory, criu, places, cycles, timeout):
     """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
     become_subreaper()
     signal.signal(signal.SIGALRM, on_alarm)
     signal.signal(signal.SIGTERM, on_term)
     signal.alarm(int(row.flags.get('timeout', timeout)))
+    alone = huge_pages = None
     try:
         alone = take_turns(row)
+        huge_pages = lend_huge_pages(row)
         Case(row, directory, criu, places, cycles).run()
         verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
     except Skipped as e:
@@ -517,6 +537,10 @@ def run_row(row, directory, criu, places, cycles, timeout):
         verdict = ('fail', 'interrupted')
     signal.alarm(0)
     end_all_descendants()
+    if huge_pages:
+        write(HUGE_PAGES, huge_pages)
+    if alone:
+        alone.close()
     if verdict[0] != 'fail':
         shutil.rmtree(directory)
     return verdict

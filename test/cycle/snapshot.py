@@ -35,6 +35,9 @@ NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'pid_for_children', 'time',
 NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*) \(deleted\)$')
 NUMBERED = re.compile(r'^(pipe|socket):\[(\d+)\]$')
 
+# A hint of the kernel's own: it spreads when mappings are joined and never goes away.
+MAY_HAVE_GUARDS = 'gu'
+
 # Lines of fdinfo that come in an order of the kernel's own.
 UNORDERED = ('tfd:', 'inotify ')
 EPOLL_TARGET = re.compile(r'(.*) ino:([0-9a-f]+) sdev:([0-9a-f]+)$')
@@ -172,7 +175,7 @@ def mappings(pid):
         if re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
             found.append(Mapping(pid, line))
         elif line.startswith('VmFlags:') and found:
-            found[-1].flags = ' '.join(line.split()[1:])
+            found[-1].flags = ' '.join(f for f in line.split()[1:] if f != MAY_HAVE_GUARDS)
     joined = []
     for m in found:
         if joined and m.continues(joined[-1]):

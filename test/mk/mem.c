@@ -22,7 +22,7 @@
 #define HOLE_AT		0x300000000UL	/* room is taken from the top: this hole stays one */
 #define LOW_AT		0x10000UL
 #define HIGH_AT		0x7fffffffe000UL	/* the last page that a task can have */
-#define MAX_MAPS	4000
+#define MAX_MAPS	60000
 #define NR_ALLOCS	200
 #define DEPTH		150		/* stack frames of a page and more each */
 

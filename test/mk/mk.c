@@ -28,8 +28,9 @@ static struct factory *const factories[] = {
 	&signals_factory, &creds_factory, &tree_factory, &rseq_factory, &vdso_factory,
 	&churn_factory,
 	&ghost_factory, &remap_factory, &locks_factory, &fown_factory, &tty_factory,
-	&pipes_factory, &fifos_factory, &events_factory, &epolls_factory, &inotifies_factory, &fanotifies_factory, &tables_factory,
-	&shares_factory, &random_factory,
+	&pipes_factory, &fifos_factory, &events_factory, &epolls_factory, &inotifies_factory,
+	&fanotifies_factory, &tables_factory, &shares_factory, &random_factory, &shm_factory,
+	&kinds_factory, &randmem_factory,
 	&unixsk_factory, &unixscm_factory, &unixnames_factory,
 };
 

@@ -40,8 +40,9 @@ struct factory {
 extern struct factory idle_factory, regs_factory, threads_factory, mem_factory, files_factory,
 	signals_factory, creds_factory, tree_factory, rseq_factory, vdso_factory, churn_factory;
 extern struct factory ghost_factory, remap_factory, locks_factory, fown_factory, tty_factory;
-extern struct factory pipes_factory, fifos_factory, events_factory, epolls_factory, inotifies_factory, fanotifies_factory, tables_factory,
-	shares_factory, random_factory;
+extern struct factory pipes_factory, fifos_factory, events_factory, epolls_factory, inotifies_factory,
+	fanotifies_factory, tables_factory, shares_factory, random_factory, shm_factory, kinds_factory,
+	randmem_factory;
 extern struct factory unixsk_factory, unixscm_factory, unixnames_factory;
 
 /* Value of a parameter of the running factory. */
