@@ -32,6 +32,9 @@ struct abi_rseq_configuration {
 #define RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL 2u
 #endif
 
+/* Linux 6.16: timer_create(2) takes the id that it finds at its third argument */
+#define ABI_PR_TIMER_CREATE_RESTORE_IDS 77
+
 #define PF_KTHREAD 0x00200000
 
 /* Linux 6.7: PAGEMAP_SCAN, Documentation/admin-guide/mm/pagemap.rst */

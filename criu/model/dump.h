@@ -47,6 +47,8 @@ struct dump_task {
 	bool has_entered; /* in is to be left */
 	PstreeEntry *pstree;
 	TaskKobjIdsEntry *ids;
+	PosixTimerEntry **posix_timers; /* oldest first */
+	size_t n_posix_timers;
 	MmEntry *mm;
 	FsEntry *fs;
 	FdinfoEntry **fds;

@@ -3,6 +3,8 @@
 #ifndef MODEL_RESTORE_H
 #define MODEL_RESTORE_H
 
+#include <sys/resource.h>
+
 #include "model/options.h"
 #include "model/snapshot.h"
 #include "proc/task.h"
@@ -14,6 +16,8 @@ struct own_creds {
 	int securebits;
 	unsigned last_cap;
 };
+
+struct restore_timer; /* task/ */
 
 struct restore_thread {
 	const CoreEntry *core;
@@ -32,6 +36,10 @@ struct restore_task {
 	bool is_zombie;
 	bool is_gone; /* a zombie that has died */
 	bool can_raise_limits;
+	bool has_sigpending_limit; /* to be set when nothing more is queued */
+	struct rlimit64 sigpending_limit;
+	struct restore_timer *timers; /* by id */
+	size_t n_timers;
 };
 
 struct restore_stats {

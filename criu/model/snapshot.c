@@ -211,6 +211,51 @@ static int check_task_core(const CoreEntry *c, uint32_t pid)
 	return 0;
 }
 
+static bool has_thread(const struct snapshot_task *t, int32_t tid)
+{
+	for (size_t i = 0; i < t->pstree->n_threads; i++)
+		if ((int32_t)t->pstree->threads[i] == tid)
+			return true;
+	return false;
+}
+
+#define TIMER_SECONDS_MAX (INT64_MAX / 1000000000 - 1)
+#define TIMER_THREAD_ID	  4
+
+static bool is_good_timer(const struct snapshot_task *t, const PosixTimerEntry *e)
+{
+	bool is_for_thread = e->it_sigev_notify == TIMER_THREAD_ID;
+
+	return e->it_id <= INT_MAX && e->overrun <= INT_MAX &&
+	       (e->it_sigev_notify <= 2 || is_for_thread) &&
+	       (e->it_sigev_notify == 1 || (e->si_signo >= 1 && e->si_signo <= 64)) &&
+	       e->isec <= TIMER_SECONDS_MAX && e->vsec <= TIMER_SECONDS_MAX &&
+	       e->insec < 1000000000 && e->vnsec < 1000000000 &&
+	       (!is_for_thread || has_thread(t, e->notify_thread_id)) &&
+	       (!e->has_clock_thread_id || has_thread(t, e->clock_thread_id));
+}
+
+static int check_timers(struct snapshot *s, const struct snapshot_task *t)
+{
+	const TaskTimersEntry *timers = t->cores[0]->tc->timers;
+	size_t n = timers ? timers->n_posix : 0;
+	uint32_t *ids = arena_array(&s->arena, uint32_t, n);
+
+	for (size_t i = 0; i < n; i++) {
+		ids[i] = timers->posix[i]->it_id;
+		if (!is_good_timer(t, timers->posix[i]))
+			return refuse(EINVAL, "image core-%u.img: POSIX timer %u makes no sense",
+				      t->pstree->pid, ids[i]);
+	}
+	if (n)
+		qsort(ids, n, sizeof(*ids), by_number);
+	for (size_t i = 1; i < n; i++)
+		if (ids[i] == ids[i - 1])
+			return refuse(EINVAL, "image core-%u.img: there are two POSIX timers %u",
+				      t->pstree->pid, ids[i]);
+	return 0;
+}
+
 static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
 	size_t n = t->pstree->n_threads;
@@ -233,7 +278,7 @@ static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
+	return check_timers(s, t);
 }
 
 static int need_file(const struct snapshot *s, uint32_t pid, uint64_t id, const char *what)

@@ -789,6 +789,22 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 	return rc;
 }
 
+int inject_pause(struct inject *in)
+{
+	pid_t tid = in->process->pid;
+
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", tid);
+	return await_interrupt(in, tid);
+}
+
+int inject_go_on(struct inject *in)
+{
+	if (ptrace(PTRACE_CONT, in->process->pid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue", in->process->pid);
+	return 0;
+}
+
 const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr)
 {
 	if (addr < (in->dirty_start & ~(PAGE - 1)) || addr >= in->dirty_end)

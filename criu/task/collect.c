@@ -27,7 +27,9 @@
 #include "proc/text.h"
 #include "task/collect.h"
 #include "task/constants.h"
+#include "task/pending.h"
 #include "task/registers.h"
+#include "task/timers.h"
 
 static const char *const namespaces[] = { "mnt", "net",	 "ipc",	   "uts",
 					  "pid", "user", "cgroup", "time" };
@@ -231,36 +233,6 @@ static int put_scheduling(struct dump *d, pid_t tid, ThreadCoreEntry *e)
 	return 0;
 }
 
-/* Signals that wait: they stay where they are, only copies are taken. */
-static SignalQueueEntry *read_pending(struct dump *d, pid_t tid, bool shared, uint64_t pending)
-{
-	SignalQueueEntry *q = MESSAGE(&d->arena, SignalQueueEntry, signal_queue_entry);
-	siginfo_t si[32];
-
-	if (!pending)
-		return q;
-	if (pending & 1ull << (SIGTRAP - 1))
-		dump_block(d, "pid %d: a SIGTRAP is pending; let it be delivered first", tid);
-	for (;;) {
-		struct __ptrace_peeksiginfo_args args = {
-			.off = q->n_signals,
-			.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
-			.nr = ARRAY_SIZE(si),
-		};
-		long n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, si);
-
-		if (n <= 0)
-			return q;
-		for (long i = 0; i < n; i++) {
-			SiginfoEntry *e = MESSAGE(&d->arena, SiginfoEntry, siginfo_entry);
-
-			e->siginfo.data = arena_memdup(&d->arena, &si[i], sizeof(si[i]));
-			e->siginfo.len = sizeof(si[i]);
-			*ARENA_PUSH(&d->arena, q->signals, q->n_signals) = e;
-		}
-	}
-}
-
 static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 {
 	RseqEntry *e = MESSAGE(a, RseqEntry, rseq_entry);
@@ -331,7 +303,6 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 	e->has_blk_sigset = true;
 	e->blk_sigset = thread->mask;
 	e->creds = make_creds(&d->arena, &th->status);
-	e->signals_p = read_pending(d, thread->tid, false, th->status.sig_pending);
 	if (thread->rseq.pointer)
 		e->rseq_entry = make_rseq(&d->arena, &thread->rseq);
 	if (thread->rseq.is_unknown)
@@ -389,17 +360,7 @@ static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
 		e->has_coredump_filter = true;
 		e->coredump_filter = n;
 	}
-	e->signals_s = read_pending(d, p->pid, true, t->threads[0].status.shared_pending);
 	return e;
-}
-
-static void check_timers(struct dump *d, struct dump_task *t)
-{
-	char text[16];
-
-	if (read_small_at(t->process->proc_fd, "timers", text, sizeof(text)) > 0)
-		dump_block(d, "pid %d: it has POSIX timers, which this version cannot dump",
-			   t->process->pid);
 }
 
 static int collect_zombie(struct dump *d, struct dump_task *t)
@@ -447,7 +408,10 @@ int task_collect_outside(struct dump *d, struct dump_task *t)
 		return rc;
 	t->threads[0].core->tc = make_task_core(d, t);
 	t->threads[0].core->ids = t->ids;
-	check_timers(d, t);
+	pending_collect(d, t);
+	rc = timers_collect(d, t);
+	if (rc < 0)
+		return rc;
 	if (regs_is_compat(&t->process->threads[0].regs))
 		dump_block(d, "pid %d: it is a 32-bit program, which cannot be dumped",
 			   t->process->pid);
@@ -467,6 +431,7 @@ struct answers {
 	int32_t pdeath_sig;
 	int32_t child_subreaper;
 	struct itimerval itimer[3];
+	uint64_t pending;
 	struct rlimit64 limit[RLIM_NLIMITS];
 };
 
@@ -502,6 +467,8 @@ static int ask(struct questions *q, struct worker *w)
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
 	for (int i = 0; i < 3; i++)
 		CALL(&q->p, "read an interval timer", SYS_getitimer, i, AT(q, itimer[i]));
+	/* After the timers: one of them may just have expired. */
+	CALL(&q->p, "see which signals are pending", SYS_rt_sigpending, AT(q, pending), 8);
 	/* Inside the task, because limits of another user's task take CAP_SYS_RESOURCE. */
 	for (int i = 0; i < RLIM_NLIMITS; i++)
 		CALL(&q->p, "read a limit", SYS_prlimit64, 0, i, 0, AT(q, limit[i]));
@@ -587,6 +554,8 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	core->tc->sigactions = make_actions(&d->arena, answers, &core->tc->n_sigactions);
 	core->tc->rlimits = make_limits(&d->arena, answers);
 	core->tc->timers = make_timers(&d->arena, answers);
+	core->tc->timers->posix = t->posix_timers;
+	core->tc->timers->n_posix = t->n_posix_timers;
 	core->tc->has_child_subreaper = true;
 	core->tc->child_subreaper = answers->child_subreaper;
 	e->has_pdeath_sig = answers->pdeath_sig != 0;
@@ -674,16 +643,33 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 	return rc;
 }
 
+/* Has an interval timer expired since pending signals were read? */
+static bool has_timer_expired(const struct dump_task *t, const struct answers *answers)
+{
+	const uint64_t of_timers =
+		1ull << (SIGALRM - 1) | 1ull << (SIGVTALRM - 1) | 1ull << (SIGPROF - 1);
+
+	return answers->pending & ~t->threads[0].status.shared_pending & of_timers;
+}
+
 int task_collect_inside(struct dump *d, struct dump_task *t)
 {
 	struct questions q = { 0 };
+	uint64_t start = now_us();
+	bool has_expired = false;
 	int rc = ask(&q, &t->in.worker);
 
 	if (rc == 0)
 		rc = program_run(&q.p);
-	if (rc == 0)
+	if (rc == 0) {
 		take_answers(d, t, &q);
+		has_expired = has_timer_expired(t, q.answers);
+	}
 	program_end(&q.p);
+	if (rc == 0)
+		rc = timers_ask(d, t);
+	if (rc == 0 && (t->n_posix_timers || has_expired))
+		rc = pending_collect_again(d, t, start);
 	for (size_t first = 1; first < t->n_threads && rc == 0; first += INJECT_THREADS_MAX)
 		rc = ask_threads(d, t, first,
 				 min(t->n_threads - first, (size_t)INJECT_THREADS_MAX));

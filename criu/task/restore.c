@@ -13,7 +13,6 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,8 +23,18 @@
 #include "proc/text.h"
 #include "task/constants.h"
 #include "task/creds.h"
+#include "task/pending.h"
 #include "task/registers.h"
 #include "task/restore.h"
+#include "task/timers.h"
+
+static void add_limit(struct program *p, size_t i, const struct rlimit64 *want)
+{
+	void *room = program_data(p, want, sizeof(*want));
+
+	if (room)
+		CALL(p, "set a limit", SYS_prlimit64, 0, i, program_raddr(p, room), 0);
+}
 
 static void add_limits(struct restore_task *t, struct program *p)
 {
@@ -35,8 +44,8 @@ static void add_limits(struct restore_task *t, struct program *p)
 		struct rlimit64 now, want = { e->rlimits[i]->cur, e->rlimits[i]->max };
 
 		/* A blank task has the limits of criu. */
-		if (prlimit64(0, i, NULL, &now) == 0 && now.rlim_cur == want.rlim_cur &&
-		    now.rlim_max == want.rlim_max)
+		if (prlimit64(0, i, NULL, &now) < 0 ||
+		    (now.rlim_cur == want.rlim_cur && now.rlim_max == want.rlim_max))
 			continue;
 		if (want.rlim_max > now.rlim_max && !(t->can_raise_limits)) {
 			warn("pid %d: limit %zu cannot be raised to %lu again without "
@@ -46,9 +55,13 @@ static void add_limits(struct restore_task *t, struct program *p)
 			want.rlim_max = now.rlim_max;
 			want.rlim_cur = min(want.rlim_cur, want.rlim_max);
 		}
-		void *room = program_data(p, &want, sizeof(want));
-		if (room)
-			CALL(p, "set a limit", SYS_prlimit64, 0, i, program_raddr(p, room), 0);
+		/* Signals and timers of blank tasks count as criu's user's: it is lowered later. */
+		if (i == RLIMIT_SIGPENDING) {
+			t->has_sigpending_limit = true;
+			t->sigpending_limit = want;
+			want.rlim_cur = want.rlim_max = max(want.rlim_max, now.rlim_max);
+		}
+		add_limit(p, i, &want);
 	}
 }
 
@@ -89,48 +102,6 @@ static void add_actions(struct restore_task *t, struct program *p)
 
 		if (signal_of(i) <= SIGNALS)
 			add_action(p, signal_of(i), &act);
-	}
-}
-
-static void add_itimers(const TaskTimersEntry *timers, struct program *p)
-{
-	const ItimerEntry *which[] = { timers->real, timers->virt, timers->prof };
-
-	for (int i = 0; i < 3; i++) {
-		struct itimerval v = {
-			.it_interval = { which[i]->isec, which[i]->iusec },
-			.it_value = { which[i]->vsec, which[i]->vusec },
-		};
-
-		/* An interval timer that was read while it expired has no time left: it goes on. */
-		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
-			v.it_value = v.it_interval;
-		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
-			continue;
-		void *room = program_data(p, &v, sizeof(v));
-		if (room)
-			CALL(p, "set an interval timer", SYS_setitimer, i, program_raddr(p, room),
-			     0);
-	}
-}
-
-/* Shared pending signals. All are blocked now, so they stay pending until the task runs. */
-static void add_pending(const SignalQueueEntry *q, pid_t pid, pid_t tid, struct program *p)
-{
-	for (size_t i = 0; q && i < q->n_signals; i++) {
-		const ProtobufCBinaryData *si = &q->signals[i]->siginfo;
-		siginfo_t info = { 0 };
-
-		memcpy(&info, si->data, min(si->len, sizeof(info)));
-		void *room = program_data(p, &info, sizeof(info));
-		if (!room)
-			return;
-		if (tid)
-			CALL(p, "queue a pending signal", SYS_rt_tgsigqueueinfo, pid, tid,
-			     info.si_signo, program_raddr(p, room));
-		else
-			CALL(p, "queue a pending signal", SYS_rt_sigqueueinfo, pid, info.si_signo,
-			     program_raddr(p, room));
 	}
 }
 
@@ -195,7 +166,6 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 		     t->image->mm->thp_disabled, 0, 0, 0);
 	add_limits(t, &p);
 	add_actions(t, &p);
-	add_pending(tc->signals_s, t->pid, 0, &p);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
@@ -331,7 +301,7 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	if (e->rseq_entry && e->rseq_entry->rseq_abi_pointer)
 		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
 		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
-	add_pending(e->signals_p, t->pid, th->tid, p);
+	pending_add(t, e->signals_p, th->tid, p);
 	if (e->creds)
 		creds_add(&r->own_creds, e->creds, p);
 	/* A change of credentials clears both of these. */
@@ -339,8 +309,6 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 		CALL(p, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, e->pdeath_sig);
 	if (is_leader && t->image->mm->has_dumpable && t->image->mm->dumpable != 2)
 		CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, t->image->mm->dumpable);
-	if (is_leader && t->image->cores[0]->tc->timers)
-		add_itimers(t->image->cores[0]->tc->timers, p);
 }
 
 /* Supplementary groups may be 65,536: then the program is long and runs alone. */
@@ -383,16 +351,55 @@ static int run_some(struct restore *r, struct restore_task *t, size_t first, siz
 	return rc < 0 ? rc : failed;
 }
 
+/* By the leader: there may be any number. */
+static int queue_shared_signals(struct restore_task *t)
+{
+	const SignalQueueEntry *q = t->image->cores[0]->tc->signals_s;
+	struct program p;
+
+	if (!q || !q->n_signals)
+		return 0;
+	int rc = program_begin(&p, task_worker(t), 256);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	pending_add(t, q, 0, &p);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+int task_start_timers(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+
+	(void)r;
+	int rc = program_begin(&p, task_worker(t), 64);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	if (t->has_sigpending_limit)
+		add_limit(&p, RLIMIT_SIGPENDING, &t->sigpending_limit);
+	timers_add_start(t, &p);
+	rc = p.n ? program_run(&p) : p.error;
+	program_end(&p);
+	return rc;
+}
+
 int task_restore_threads(struct restore *r, struct restore_task *t)
 {
+	int rc = queue_shared_signals(t);
+
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < t->n_threads; i++) {
-		int rc = set_scheduling(&t->threads[i]);
+		rc = set_scheduling(&t->threads[i]);
 
 		if (rc < 0)
 			return rc;
 	}
 	for (size_t first = 0; first < t->n_threads; first += AT_ONCE) {
-		int rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
+		rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
 
 		if (rc < 0)
 			return rc;
