@@ -16,6 +16,22 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
+/* Linux 4.4, 4.16 */
+#define ABI_PTRACE_SECCOMP_GET_FILTER	0x420c
+#define ABI_PTRACE_SECCOMP_GET_METADATA 0x420d
+struct abi_seccomp_metadata {
+	uint64_t filter_off;
+	uint64_t flags;
+};
+
+/* Linux 5.0, 5.7 */
+#ifndef SECCOMP_RET_USER_NOTIF
+#define SECCOMP_RET_USER_NOTIF 0x7fc00000U
+#endif
+#ifndef SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+#define SECCOMP_FILTER_FLAG_TSYNC_ESRCH (1UL << 4)
+#endif
+
 /* Linux 5.13; C libraries name the structure differently. */
 #define ABI_PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 struct abi_rseq_configuration {

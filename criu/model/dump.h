@@ -89,6 +89,8 @@ struct dump {
 	size_t n_own_fds;
 	struct dump_lock *locks;
 	size_t n_locks;
+	SeccompFilter **seccomp_filters;
+	size_t n_seccomp_filters;
 	uint32_t last_pages_id;
 	const char **blockers;
 	size_t n_blockers;

@@ -663,12 +663,87 @@ static int load_locks(struct snapshot *s, int dirfd)
 	return rc;
 }
 
+#define FILTER_INSN_SIZE 8
+#define FILTER_INSNS_MAX 4096  /* of one filter */
+#define CHAIN_INSNS_MAX	 32768 /* of all that a thread has; each filter counts 4 more */
+
+static int load_seccomp(struct snapshot *s, int dirfd)
+{
+	int rc = image_read_one(dirfd, IMG_SECCOMP, 0, &s->arena, &s->seccomp);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; s->seccomp && i < s->seccomp->n_seccomp_filters; i++) {
+		const SeccompFilter *f = s->seccomp->seccomp_filters[i];
+
+		if (!f->filter.len || f->filter.len % FILTER_INSN_SIZE ||
+		    f->filter.len > FILTER_INSNS_MAX * FILTER_INSN_SIZE ||
+		    (f->has_prev && f->prev >= s->seccomp->n_seccomp_filters))
+			return refuse(EINVAL, "image seccomp.img: filter %zu makes no sense", i);
+	}
+	return 0;
+}
+
+/* Also that the chain has an end. */
+static int check_filters(const struct snapshot *s, const ThreadCoreEntry *e, uint32_t tid)
+{
+	size_t insns = 0, n = s->seccomp ? s->seccomp->n_seccomp_filters : 0;
+	uint32_t i = e->seccomp_filter;
+
+	if (!e->has_seccomp_filter || i >= n)
+		return refuse(EINVAL,
+			      "image core-%u.img: it refers to a seccomp filter that seccomp.img "
+			      "lacks",
+			      tid);
+	for (;;) {
+		const SeccompFilter *f = s->seccomp->seccomp_filters[i];
+
+		insns += f->filter.len / FILTER_INSN_SIZE + 4;
+		if (insns > CHAIN_INSNS_MAX)
+			return refuse(EINVAL,
+				      "image seccomp.img: the filters of thread %u are more than "
+				      "one can have",
+				      tid);
+		if (!f->has_prev)
+			return 0;
+		i = f->prev;
+	}
+}
+
+static int check_seccomp(const struct snapshot *s, const struct snapshot_task *t)
+{
+	const TaskCoreEntry *tc = t->cores[0]->tc;
+
+	for (size_t i = 0; i < t->pstree->n_threads; i++) {
+		ThreadCoreEntry *e = t->cores[i]->thread_core;
+		uint32_t tid = t->pstree->threads[i];
+		int rc = 0;
+
+		if (!e->has_seccomp_mode && tc->has_old_seccomp_mode) {
+			e->seccomp_mode = tc->old_seccomp_mode;
+			e->has_seccomp_filter = tc->has_old_seccomp_filter;
+			e->seccomp_filter = tc->old_seccomp_filter;
+		}
+		if (e->seccomp_mode == SECCOMP_MODE__filter)
+			rc = check_filters(s, e, tid);
+		else if ((unsigned)e->seccomp_mode > SECCOMP_MODE__filter)
+			rc = refuse(EINVAL, "image core-%u.img: unknown seccomp mode %u", tid,
+				    e->seccomp_mode);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
 static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
 	uint32_t pid = t->pstree->pid;
 	int rc = load_cores(s, t, dirfd);
 
 	if (rc < 0 || t->is_zombie)
+		return rc;
+	rc = check_seccomp(s, t);
+	if (rc < 0)
 		return rc;
 	t->ids = t->cores[0]->ids;
 	if (!t->ids)
@@ -712,6 +787,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_packets(s, dirfd);
 	if (rc >= 0)
 		rc = load_locks(s, dirfd);
+	if (rc >= 0)
+		rc = load_seccomp(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
 	if (rc >= 0 && s->tasks[0].is_zombie)

@@ -76,6 +76,7 @@ struct snapshot {
 	MemfdInodeEntry **memfds;
 	struct pagemap *memfd_pages; /* of each */
 	size_t n_memfds;
+	SeccompEntry *seccomp;	     /* NULL: nobody has filters */
 	struct snapshot_task *tasks; /* as in pstree: the root first */
 	size_t n_tasks;
 };

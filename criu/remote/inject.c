@@ -441,6 +441,9 @@ int inject_enter(struct inject *in)
 
 	if (rc < 0)
 		return rc;
+	/* Without criu its filters are in force again: it may return, but hardly unmap anything. */
+	if (in->process->has_seccomp)
+		in->way_out = in->context;
 	if (!in->is_protected)
 		info("pid %d: should criu be killed now, it would be lost: %s", in->process->pid,
 		     in->why_unprotected);

@@ -29,6 +29,7 @@
 #include "task/constants.h"
 #include "task/pending.h"
 #include "task/registers.h"
+#include "task/seccomp.h"
 #include "task/timers.h"
 
 static const char *const namespaces[] = { "mnt", "net",	 "ipc",	   "uts",
@@ -311,10 +312,9 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 			   "(rseq); "
 			   "that takes Linux 5.13",
 			   thread->tid);
-	e->has_seccomp_mode = true;
-	e->seccomp_mode = SECCOMP_MODE__disabled;
-	if (th->status.seccomp)
-		dump_block(d, "pid %d: seccomp is on, which this version cannot dump", thread->tid);
+	rc = seccomp_collect(d, th);
+	if (rc < 0)
+		return rc;
 	put_own_fields(d, thread->tid, e);
 	return put_scheduling(d, thread->tid, e);
 }
@@ -703,5 +703,6 @@ int task_write_images(struct dump *d)
 	image_begin(&out, &d->images, IMG_PSTREE, 0);
 	for (size_t i = 0; i < d->n_tasks; i++)
 		image_add(&out, d->tasks[i].pstree);
-	return image_commit(&out);
+	int rc = image_commit(&out);
+	return rc < 0 ? rc : seccomp_write_image(d);
 }

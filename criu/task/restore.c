@@ -26,6 +26,7 @@
 #include "task/pending.h"
 #include "task/registers.h"
 #include "task/restore.h"
+#include "task/seccomp.h"
 #include "task/timers.h"
 
 static void add_limit(struct program *p, size_t i, const struct rlimit64 *want)
@@ -302,6 +303,7 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
 		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
 	pending_add(t, e->signals_p, th->tid, p);
+	seccomp_add(r, t, th, p);
 	if (e->creds)
 		creds_add(&r->own_creds, e->creds, p);
 	/* A change of credentials clears both of these. */
@@ -312,11 +314,12 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 }
 
 /* Supplementary groups may be 65,536: then the program is long and runs alone. */
-static size_t thread_room(const struct restore_thread *th)
+static size_t thread_room(const struct restore *r, const struct restore_thread *th)
 {
 	const ThreadCoreEntry *e = th->core->thread_core;
 	size_t n = 160;
 
+	n += seccomp_calls(r, th);
 	n += e->signals_p ? e->signals_p->n_signals : 0;
 	return n;
 }
@@ -330,7 +333,7 @@ static int run_some(struct restore *r, struct restore_task *t, size_t first, siz
 	int rc = 0, failed = 0;
 
 	for (size_t i = first; i < end && rc == 0; i++) {
-		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(&t->threads[i]));
+		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(r, &t->threads[i]));
 		if (rc < 0)
 			break;
 		add_thread_calls(r, t, &t->threads[i], &p[n]);
@@ -390,6 +393,8 @@ int task_restore_threads(struct restore *r, struct restore_task *t)
 {
 	int rc = queue_shared_signals(t);
 
+	if (rc == 0)
+		rc = seccomp_restore_common(r, t);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < t->n_threads; i++) {
