@@ -48,6 +48,24 @@ struct abi_rseq_configuration {
 #define RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL 2u
 #endif
 
+/* Linux 5.6, 6.3, 6.4 */
+#define ABI_PR_SET_IO_FLUSHER	57
+#define ABI_PR_SET_MDWE		65
+#define ABI_PR_GET_MDWE		66
+#define ABI_PR_SET_MEMORY_MERGE 67
+#define ABI_PR_GET_MEMORY_MERGE 68
+
+/* arch_prctl(2) of x86, Linux 4.12 */
+#define ABI_ARCH_GET_CPUID 0x1011
+#define ABI_ARCH_SET_CPUID 0x1012
+
+/* Linux 6.4: syscall user dispatch of a tracee */
+#define ABI_PTRACE_SET_DISPATCH 0x4210
+#define ABI_PTRACE_GET_DISPATCH 0x4211
+struct abi_dispatch_config {
+	uint64_t mode, selector, offset, len;
+};
+
 /* Linux 6.16: timer_create(2) takes the id that it finds at its third argument */
 #define ABI_PR_TIMER_CREATE_RESTORE_IDS 77
 

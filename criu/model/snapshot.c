@@ -185,6 +185,10 @@ static int check_thread_core(const CoreEntry *c, uint32_t tid)
 	    (t->creds->n_cap_inh > 2 || t->creds->n_cap_prm > 2 || t->creds->n_cap_eff > 2 ||
 	     t->creds->n_cap_bnd > 2 || t->creds->n_cap_amb > 2 || t->creds->n_groups > 65536))
 		return refuse(EINVAL, "image core-%u.img: its credentials make no sense", tid);
+	if (t->n_cpu_affinity > 128 || t->n_numa_nodes > 16 ||
+	    (t->has_dispatch_selector && !(t->has_dispatch_offset && t->has_dispatch_len)))
+		return refuse(EINVAL, "image core-%u.img: its CPUs, nodes or modes make no sense",
+			      tid);
 	if (t->comm && strlen(t->comm) > 15)
 		return refuse(EINVAL, "image core-%u.img: its name is too long", tid);
 	return 0;

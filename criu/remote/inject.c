@@ -362,16 +362,18 @@ static int open_region(struct inject *in)
 	return 0;
 }
 
+/* In this order: PR_SET_MDWE lets nothing become executable that was not. */
 static int map_region(struct inject *in)
 {
 	struct thread_call map = {
 		.nr = SYS_mmap,
-		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE,
+		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_EXEC,
 			 MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1ull, 0 },
 	};
 	struct thread_call protect = {
 		.nr = SYS_mprotect,
-		.arg = { in->site.region, PAGE, PROT_READ | PROT_EXEC },
+		.arg = { in->site.region + PAGE, INJECT_REGION_SIZE - PAGE,
+			 PROT_READ | PROT_WRITE },
 	};
 	int rc = leader_call(in, in->way_out, "map the shared region", &map);
 
@@ -385,7 +387,7 @@ static int map_region(struct inject *in)
 	rc = open_region(in);
 	if (rc < 0)
 		return rc;
-	return leader_call(in, in->way_out, "make the stub executable", &protect);
+	return leader_call(in, in->way_out, "make the shared region writable", &protect);
 }
 
 /*

@@ -27,8 +27,10 @@
 #include "proc/text.h"
 #include "task/collect.h"
 #include "task/constants.h"
+#include "task/modes.h"
 #include "task/pending.h"
 #include "task/registers.h"
+#include "task/sched.h"
 #include "task/seccomp.h"
 #include "task/timers.h"
 
@@ -210,30 +212,6 @@ static CredsEntry *make_creds(struct arena *a, const struct proc_status *s)
 	return e;
 }
 
-/* struct sched_attr of sched_setattr(2); headers put it in different places. */
-struct sched_attr_v0 {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-static int put_scheduling(struct dump *d, pid_t tid, ThreadCoreEntry *e)
-{
-	struct sched_attr_v0 attr = { .size = sizeof(attr) };
-
-	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
-		return fail(errno, "pid %d: read its scheduling", tid);
-	if (attr.policy == SCHED_DEADLINE)
-		dump_block(d, "pid %d: it runs under SCHED_DEADLINE, which cannot be dumped", tid);
-	e->has_sched_policy = e->has_sched_nice = e->has_sched_prio = true;
-	e->sched_policy = attr.policy | (attr.flags & 1 ? SCHED_RESET_ON_FORK : 0);
-	e->sched_nice = attr.nice;
-	e->sched_prio = attr.priority;
-	return 0;
-}
-
 static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 {
 	RseqEntry *e = MESSAGE(a, RseqEntry, rseq_entry);
@@ -248,38 +226,7 @@ static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 	return e;
 }
 
-#define DEFAULT_TIMER_SLACK	50000
 #define DEFAULT_COREDUMP_FILTER 0x33
-
-static size_t count_bits(const uint64_t *words, size_t n)
-{
-	size_t bits = 0;
-
-	for (size_t i = 0; i < n; i++)
-		bits += __builtin_popcountll(words[i]);
-	return bits;
-}
-
-/*
- * What the established format has no fields for; only where it is not as usual, so that a
- * machine with more CPUs gives all of them to a task that had all.
- */
-static void put_own_fields(struct dump *d, pid_t tid, ThreadCoreEntry *e)
-{
-	uint64_t cpus[128]; /* 8,192 CPUs, the kernel's most */
-	char path[48], text[32];
-	long bytes = syscall(SYS_sched_getaffinity, tid, sizeof(cpus), cpus);
-
-	if (bytes > 0 && count_bits(cpus, bytes / sizeof(cpus[0])) < d->n_cpus) {
-		e->n_cpu_affinity = bytes / sizeof(cpus[0]);
-		e->cpu_affinity = arena_memdup(&d->arena, cpus, bytes);
-	}
-	/* The file is in /proc/TID, not below task/. */
-	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
-	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
-	    text_dec(text, &e->timer_slack_ns))
-		e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
-}
 
 static int collect_thread(struct dump *d, struct dump_task *t, struct dump_thread *th)
 {
@@ -315,8 +262,8 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 	rc = seccomp_collect(d, th);
 	if (rc < 0)
 		return rc;
-	put_own_fields(d, thread->tid, e);
-	return put_scheduling(d, thread->tid, e);
+	rc = modes_collect(d, t, th);
+	return rc < 0 ? rc : sched_collect(d, th);
 }
 
 static uint32_t read_number(int dir, const char *file, uint32_t fallback)
@@ -432,20 +379,22 @@ struct answers {
 	int32_t child_subreaper;
 	struct itimerval itimer[3];
 	uint64_t pending;
+	struct modes_of_thread modes;
 	struct rlimit64 limit[RLIM_NLIMITS];
 };
 
 struct questions {
 	struct program p;
 	struct answers *answers;
-	struct call *securebits, *dumpable, *thp_disable, *brk;
+	struct call *securebits, *dumpable, *brk, *numa;
+	struct modes_questions modes;
 };
 
 #define AT(q, member) program_raddr(&(q)->p, &(q)->answers->member)
 
 static int ask(struct questions *q, struct worker *w)
 {
-	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 16);
+	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 32);
 
 	if (rc < 0)
 		return rc;
@@ -463,7 +412,11 @@ static int ask(struct questions *q, struct worker *w)
 	     AT(q, child_subreaper));
 	q->securebits = CALL(&q->p, "read securebits", SYS_prctl, PR_GET_SECUREBITS);
 	q->dumpable = CALL(&q->p, "read dumpable", SYS_prctl, PR_GET_DUMPABLE);
-	q->thp_disable = CALL(&q->p, "read THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+	CALL(&q->p, "see whether RDTSC faults", SYS_prctl, PR_GET_TSC, AT(q, modes.tsc));
+	q->numa = CALL(&q->p, "read the NUMA policy", SYS_get_mempolicy, AT(q, modes.numa_mode),
+		       AT(q, modes.numa_nodes), MODES_NUMA_WORDS * 64, 0, 0);
+	q->numa->flags = CALL_MAY_FAIL; /* then it has none */
+	modes_ask(&q->p, &q->modes);
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
 	for (int i = 0; i < 3; i++)
 		CALL(&q->p, "read an interval timer", SYS_getitimer, i, AT(q, itimer[i]));
@@ -564,8 +517,8 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	put_altstack(&d->arena, e, &answers->altstack);
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
-	t->mm->has_thp_disabled = true;
-	t->mm->thp_disabled = q->thp_disable->ret;
+	modes_take(d, t, &q->modes);
+	modes_take_thread(d, &t->threads[0], &answers->modes);
 	t->mm->mm_brk = q->brk->ret;
 	put_registers(d, &t->threads[0], answers->clear_tid_addr);
 }
@@ -574,11 +527,12 @@ struct thread_answers {
 	stack_t altstack;
 	uint64_t clear_tid_addr;
 	int32_t pdeath_sig;
+	struct modes_of_thread modes;
 };
 
 /* The few questions that only the thread itself can answer. */
 /* The first is the one that answers by its result. */
-enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, N_ASKED };
+enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, ASK_TSC, ASK_NUMA, N_ASKED };
 
 struct thread_questions {
 	struct dump_thread *thread;
@@ -597,18 +551,30 @@ static void prepare_questions(const struct region *r, struct thread_questions *q
 		[ASK_PDEATHSIG] = { .nr = SYS_prctl,
 				    .arg = { PR_GET_PDEATHSIG,
 					     region_raddr(r, &q->answers->pdeath_sig) } },
+		[ASK_TSC] = { .nr = SYS_prctl,
+			      .arg = { PR_GET_TSC, region_raddr(r, &q->answers->modes.tsc) } },
+		[ASK_NUMA] = { .nr = SYS_get_mempolicy,
+			       .arg = { region_raddr(r, &q->answers->modes.numa_mode),
+					region_raddr(r, &q->answers->modes.numa_nodes),
+					MODES_NUMA_WORDS * 64 } },
 		[ASK_SECUREBITS] = { .nr = SYS_prctl, .arg = { PR_GET_SECUREBITS } },
 	};
 
 	memcpy(q->calls, calls, sizeof(calls));
 }
 
-static int take_thread_answers(struct dump *d, const struct thread_questions *q)
+/* A kernel without NUMA cannot be asked for a policy, which comes last. */
+static size_t n_asked(void)
+{
+	return syscall(SYS_get_mempolicy, NULL, NULL, 0, NULL, 0) < 0 ? ASK_NUMA : N_ASKED;
+}
+
+static int take_thread_answers(struct dump *d, const struct thread_questions *q, size_t n)
 {
 	const struct thread_answers *answers = q->answers;
 	ThreadCoreEntry *e = q->thread->core->thread_core;
 
-	for (size_t i = 0; i < N_ASKED; i++)
+	for (size_t i = 0; i < n; i++)
 		if (q->calls[i].ret < 0)
 			return fail(-q->calls[i].ret, "pid %d: ask the thread (system call %ld)",
 				    q->thread->thread->tid, q->calls[i].nr);
@@ -616,6 +582,7 @@ static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 	e->pdeath_sig = answers->pdeath_sig;
 	e->creds->secbits = q->calls[ASK_SECUREBITS].ret;
 	put_altstack(&d->arena, e, &answers->altstack);
+	modes_take_thread(d, q->thread, &answers->modes);
 	put_registers(d, q->thread, answers->clear_tid_addr);
 	return 0;
 }
@@ -625,7 +592,7 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 {
 	struct thread_questions q[INJECT_THREADS_MAX];
 	struct thread_calls batch[INJECT_THREADS_MAX];
-	size_t mark = t->in.region.used;
+	size_t mark = t->in.region.used, n_calls = n_asked();
 	int rc;
 
 	for (size_t i = 0; i < n; i++) {
@@ -636,9 +603,9 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 		prepare_questions(&t->in.region, &q[i]);
 		batch[i] = (struct thread_calls){ q[i].thread->thread, q[i].calls };
 	}
-	rc = inject_thread_calls(&t->in, batch, n, N_ASKED);
+	rc = inject_thread_calls(&t->in, batch, n, n_calls);
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = take_thread_answers(d, &q[i]);
+		rc = take_thread_answers(d, &q[i], n_calls);
 	t->in.region.used = mark;
 	return rc;
 }
@@ -666,6 +633,8 @@ int task_collect_inside(struct dump *d, struct dump_task *t)
 		has_expired = has_timer_expired(t, q.answers);
 	}
 	program_end(&q.p);
+	if (rc == 0)
+		rc = modes_ask_threads(t);
 	if (rc == 0)
 		rc = timers_ask(d, t);
 	if (rc == 0 && (t->n_posix_timers || has_expired))

@@ -23,9 +23,12 @@
 #include "proc/text.h"
 #include "task/constants.h"
 #include "task/creds.h"
+#include "task/modes.h"
 #include "task/pending.h"
+#include "task/procfile.h"
 #include "task/registers.h"
 #include "task/restore.h"
+#include "task/sched.h"
 #include "task/seccomp.h"
 #include "task/timers.h"
 
@@ -106,29 +109,6 @@ static void add_actions(struct restore_task *t, struct program *p)
 	}
 }
 
-/* Sets a number in /proc/ID; one that cannot be set is lost with a warning. */
-static void write_proc_number(pid_t id, const char *file, int64_t value)
-{
-	char path[64], text[32];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", id, file);
-	autoclose int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int len = snprintf(text, sizeof(text), "%ld", value);
-	if (fd < 0 || write(fd, text, len) != len)
-		warn("pid %d: %s could not be set to %ld: %s", id, file, value, strerror(errno));
-}
-
-/* A blank task has what criu has: nothing is written where that is right already. */
-static bool differs_from_own(const char *file, int64_t value)
-{
-	char path[64], text[32];
-	int64_t now;
-
-	snprintf(path, sizeof(path), "/proc/self/%s", file);
-	return read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 || !text_int(text, &now) ||
-	       now != value;
-}
-
 static void write_coredump_filter(pid_t pid, uint32_t filter)
 {
 	char text[32];
@@ -137,7 +117,7 @@ static void write_coredump_filter(pid_t pid, uint32_t filter)
 	if (read_small_at(AT_FDCWD, "/proc/self/coredump_filter", text, sizeof(text)) > 0 &&
 	    text_hex(text, &now) && now == filter)
 		return;
-	write_proc_number(pid, "coredump_filter", filter);
+	procfile_write(pid, "coredump_filter", filter);
 }
 
 int task_restore_attributes(struct restore *r, struct restore_task *t)
@@ -145,10 +125,10 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 	const TaskCoreEntry *tc = t->image->cores[0]->tc;
 	struct program p;
 
-	if (tc->has_oom_score_adj && differs_from_own("oom_score_adj", tc->oom_score_adj))
-		write_proc_number(t->pid, "oom_score_adj", tc->oom_score_adj);
-	if (tc->has_loginuid && differs_from_own("loginuid", tc->loginuid))
-		write_proc_number(t->pid, "loginuid", tc->loginuid);
+	if (tc->has_oom_score_adj && procfile_differs("oom_score_adj", tc->oom_score_adj))
+		procfile_write(t->pid, "oom_score_adj", tc->oom_score_adj);
+	if (tc->has_loginuid && procfile_differs("loginuid", tc->loginuid))
+		procfile_write(t->pid, "loginuid", tc->loginuid);
 	if (tc->has_coredump_filter)
 		write_coredump_filter(t->pid, tc->coredump_filter);
 	t->can_raise_limits = r->own_creds.status.cap[CAP_SET_EFF] >> 24 & 1; /* CAP_SYS_RESOURCE */
@@ -162,11 +142,9 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 	CALL(&p, "set the personality", SYS_personality, tc->personality);
 	if (tc->has_child_subreaper && tc->child_subreaper)
 		CALL(&p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	if (t->image->mm->has_thp_disabled && t->image->mm->thp_disabled)
-		CALL(&p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE,
-		     t->image->mm->thp_disabled, 0, 0, 0);
 	add_limits(t, &p);
 	add_actions(t, &p);
+	modes_add(t, &p);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
@@ -226,53 +204,26 @@ int task_bury_zombies(struct restore *r)
 	return 0;
 }
 
-/* struct sched_attr of sched_setattr(2). */
-struct sched_attr_v0 {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-/* CPUs that this machine lacks cannot be had: the thread then keeps those of criu. */
-static void set_affinity(pid_t tid, const ThreadCoreEntry *e)
+/*
+ * 2 ("core dumps for root only") cannot be set. It comes by a change of credentials where the
+ * administrator wants that (fs.suid_dumpable); else 0 is the nearest that reveals nothing.
+ */
+static void add_dumpable(const struct restore *r, const struct restore_task *t, struct program *p)
 {
-	uint64_t now[128];
-	size_t bytes = e->n_cpu_affinity * sizeof(uint64_t);
+	const CredsEntry *creds = t->image->cores[0]->thread_core->creds;
+	int dumpable = t->image->mm->dumpable;
+	char text[16] = "";
 
-	if (syscall(SYS_sched_getaffinity, tid, sizeof(now), now) == (long)bytes &&
-	    !memcmp(now, e->cpu_affinity, bytes))
-		return;
-	if (syscall(SYS_sched_setaffinity, tid, bytes, e->cpu_affinity) < 0)
-		warn("pid %d: its CPU affinity cannot be restored: %s", tid, strerror(errno));
-}
-
-static int set_scheduling(const struct restore_thread *th)
-{
-	const ThreadCoreEntry *e = th->core->thread_core;
-	struct sched_attr_v0 now = { .size = sizeof(now) }, want = {
-		.size = sizeof(want),
-		.policy = e->sched_policy & ~SCHED_RESET_ON_FORK,
-		.flags = e->sched_policy & SCHED_RESET_ON_FORK ? 1 : 0,
-		.nice = e->sched_nice,
-		.priority = e->sched_prio,
-	};
-
-	if (e->n_cpu_affinity)
-		set_affinity(th->tid, e);
-	if (e->has_timer_slack_ns && differs_from_own("timerslack_ns", e->timer_slack_ns))
-		write_proc_number(th->tid, "timerslack_ns", e->timer_slack_ns);
-	if (!e->has_sched_policy)
-		return 0;
-	if (syscall(SYS_sched_getattr, th->tid, &now, sizeof(now), 0) == 0 &&
-	    now.policy == want.policy && now.nice == want.nice && now.priority == want.priority &&
-	    (now.flags & 1) == want.flags)
-		return 0;
-	if (syscall(SYS_sched_setattr, th->tid, &want, 0) < 0)
-		return fail(errno, "pid %d: set its scheduling (policy %u, nice %d, priority %u)",
-			    th->tid, want.policy, want.nice, want.priority);
-	return 0;
+	if (dumpable == 2) {
+		(void)read_small_at(AT_FDCWD, "/proc/sys/fs/suid_dumpable", text, sizeof(text));
+		if (text[0] == '2' && creds && creds_differ(&r->own_creds, creds))
+			return;
+		warn("pid %d: its core dumps were for root only (dumpable is 2); now there will "
+		     "be none",
+		     t->pid);
+		dumpable = 0;
+	}
+	CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, dumpable);
 }
 
 /* All that a thread has to ask for itself. */
@@ -302,6 +253,7 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	if (e->rseq_entry && e->rseq_entry->rseq_abi_pointer)
 		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
 		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
+	modes_add_thread(r, th, p);
 	pending_add(t, e->signals_p, th->tid, p);
 	seccomp_add(r, t, th, p);
 	if (e->creds)
@@ -309,8 +261,8 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	/* A change of credentials clears both of these. */
 	if (e->has_pdeath_sig && e->pdeath_sig)
 		CALL(p, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, e->pdeath_sig);
-	if (is_leader && t->image->mm->has_dumpable && t->image->mm->dumpable != 2)
-		CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, t->image->mm->dumpable);
+	if (is_leader && t->image->mm->has_dumpable)
+		add_dumpable(r, t, p);
 }
 
 /* Supplementary groups may be 65,536: then the program is long and runs alone. */
@@ -398,7 +350,7 @@ int task_restore_threads(struct restore *r, struct restore_task *t)
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < t->n_threads; i++) {
-		rc = set_scheduling(&t->threads[i]);
+		rc = sched_restore(&t->threads[i]);
 
 		if (rc < 0)
 			return rc;
@@ -478,7 +430,7 @@ static int set_thread_registers(const struct xstate_layout *l, struct restore_th
 		return fail(errno, "pid %d: set the signal mask", th->tid);
 	registers_from_core(th->core, &regs);
 	rc = regs_set(th->tid, &regs);
-	return rc < 0 ? fail(-rc, "pid %d: set registers", th->tid) : 0;
+	return rc < 0 ? fail(-rc, "pid %d: set registers", th->tid) : modes_set_stopped(th);
 }
 
 int task_set_registers(struct restore *r, struct restore_task *t)
