@@ -378,9 +378,9 @@ static int check_leader_alive(struct tree *tree, struct process *p)
 
 	if (proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n) == 0 && n > 1)
 		return refuse(EOPNOTSUPP,
-			      "pid %d (%s): its leader thread has exited while others run on; "
+			      "pid %d (%s): its leader thread has exited while %zu others run on; "
 			      "this cannot be dumped",
-			      p->pid, p->stat.comm);
+			      p->pid, p->stat.comm, n - 1);
 	return 0;
 }
 
