@@ -2,7 +2,8 @@
 /*
  * POSIX timers of all clocks and kinds of notification: running, at rest, expired with their
  * signal pending, with overruns, of the CPU time of other threads; and a volley of one-shot
- * timers that expire while the program is being looked at: each may signal once only.
+ * timers, with an alarm among them, that expire while the program is being looked at: each may signal
+ * once only.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -207,8 +209,11 @@ static void start_quiet(void)
 /* They expire one after the other, while whoever comes is busy with us. */
 static void start_volley(void)
 {
+	const long alarm_us = NR_VOLLEY / 3 * param_long("gap") / 1000;
+	const struct itimerval once = { .it_value = { 0, alarm_us } };
 	int i;
 
+	setitimer(ITIMER_REAL, &once, NULL);
 	for (i = 0; i < NR_VOLLEY; i++)
 		set(volley[i], 0, (i + 1) * param_long("gap"), 0);
 }
@@ -252,6 +257,7 @@ static void block(void)
 	sigaddset(&set, QUIET_SIGNAL);
 	sigaddset(&set, VOLLEY_SIGNAL);
 	sigaddset(&set, SIGURG);
+	sigaddset(&set, SIGALRM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
@@ -349,9 +355,13 @@ static void check_volley(void)
 		}
 		seen[si.si_value.sival_int]++;
 	}
+	if (!take(SIGALRM, 10000, &si))
+		bad("the alarm does not come");
 	/* time for one that would come twice */
 	if (take(VOLLEY_SIGNAL, 3, &si))
 		bad("timer %d of the volley expired again", si.si_value.sival_int);
+	if (take(SIGALRM, 0, &si))
+		bad("the alarm came twice");
 	for (i = 0; i < NR_VOLLEY; i++)
 		if (seen[i] != 1)
 			bad("timer %d of the volley expired %d times", i, seen[i]);
