@@ -188,6 +188,7 @@ static void start_quiet(void)
 	int sig = QUIET_SIGNAL;
 	int i;
 
+	set_at = now_ns(CLOCK_MONOTONIC);
 	for (i = 0; i < nr_timers; i++)
 		if (timers[i].state == OVERRUN)
 			run_over(&timers[i]);
@@ -201,7 +202,6 @@ static void start_quiet(void)
 			    t->interval ? now_ns(t->clock) + t->value - t->interval : 1,
 			    t->interval);
 	}
-	set_at = now_ns(CLOCK_MONOTONIC);
 	if (!wait_until(is_pending, &sig))
 		die("no timer expires");
 }
