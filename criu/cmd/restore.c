@@ -26,6 +26,7 @@
 #include "sockets/sockets.h"
 #include "task/creds.h"
 #include "task/restore.h"
+#include "task/timers.h"
 
 #define REGION_BASE (8u << 20) /* for programs and their data; only what is used costs memory */
 
@@ -305,7 +306,14 @@ static int threads(void *ctx)
 {
 	int rc = for_all(ctx, task_create_threads);
 
+	if (rc == 0)
+		rc = for_all(ctx, timers_create);
 	return rc < 0 ? rc : for_all(ctx, task_restore_threads);
+}
+
+static int timers(void *ctx)
+{
+	return for_all(ctx, task_start_timers);
 }
 
 static int registers(void *ctx)
@@ -353,6 +361,7 @@ static const struct step restore_steps[] = {
 	{ "zombies", zombies, NULL },
 	{ "attributes", attributes, NULL },
 	{ "threads", threads, NULL },
+	{ "timers", timers, NULL },
 	{ "registers", registers, NULL },
 	{ "owners", set_owners, NULL },
 	{ "post-restore", after_restore, NULL },

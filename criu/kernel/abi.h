@@ -16,6 +16,22 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
+/* Linux 4.4, 4.16 */
+#define ABI_PTRACE_SECCOMP_GET_FILTER	0x420c
+#define ABI_PTRACE_SECCOMP_GET_METADATA 0x420d
+struct abi_seccomp_metadata {
+	uint64_t filter_off;
+	uint64_t flags;
+};
+
+/* Linux 5.0, 5.7 */
+#ifndef SECCOMP_RET_USER_NOTIF
+#define SECCOMP_RET_USER_NOTIF 0x7fc00000U
+#endif
+#ifndef SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+#define SECCOMP_FILTER_FLAG_TSYNC_ESRCH (1UL << 4)
+#endif
+
 /* Linux 5.13; C libraries name the structure differently. */
 #define ABI_PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 struct abi_rseq_configuration {
@@ -31,6 +47,25 @@ struct abi_rseq_configuration {
 #ifndef RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL
 #define RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL 2u
 #endif
+
+/* Linux 5.6, 6.3, 6.4 */
+#define ABI_PR_SET_IO_FLUSHER 57
+#define ABI_PR_SET_MDWE	      65
+#define ABI_PR_GET_MDWE	      66
+
+/* arch_prctl(2) of x86, Linux 4.12 */
+#define ABI_ARCH_GET_CPUID 0x1011
+#define ABI_ARCH_SET_CPUID 0x1012
+
+/* Linux 6.4: syscall user dispatch of a tracee */
+#define ABI_PTRACE_SET_DISPATCH 0x4210
+#define ABI_PTRACE_GET_DISPATCH 0x4211
+struct abi_dispatch_config {
+	uint64_t mode, selector, offset, len;
+};
+
+/* Linux 6.16: timer_create(2) takes the id that it finds at its third argument */
+#define ABI_PR_TIMER_CREATE_RESTORE_IDS 77
 
 #define PF_KTHREAD 0x00200000
 

@@ -204,6 +204,12 @@ static int probe_soft_dirty(void)
 	return rc < 0 ? rc : entry >> 55 & 1 ? 0 : -EOPNOTSUPP;
 }
 
+/* 2: only tell. */
+static int probe_timer_ids(void)
+{
+	return errno_of(prctl(ABI_PR_TIMER_CREATE_RESTORE_IDS, 2, 0, 0, 0));
+}
+
 static int probe_sys_resource(void)
 {
 	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -227,7 +233,8 @@ const struct kernel_feature kernel_features[] = {
 	{ "close-range",	  true,	 "restored tasks cannot be rid of descriptors (Linux 5.9)", probe_close_range },
 	{ "process-vm-writev",	  true,	 "memory cannot be filled (CONFIG_CROSS_MEMORY_ATTACH)", probe_vm_writev },
 	{ "rseq-configuration",	  false, "tasks that use restartable sequences lose them (Linux 5.13)", probe_rseq_configuration },
-	{ "seccomp-suspend",	  false, "tasks under seccomp cannot be dumped", probe_suspend_seccomp },
+	{ "seccomp-suspend",	  false, "tasks under seccomp cannot be dumped or restored", probe_suspend_seccomp },
+	{ "timer-ids",		  false, "ids of POSIX timers are reached by counting, high ones not at all (Linux 6.16)", probe_timer_ids },
 	{ "pidfd-getfd",	  false, "owners of files (F_SETOWN) are not noticed, large memory is filled slower (Linux 5.6)", probe_pidfd_getfd },
 	{ "userfaultfd",	  false, "large memory is filled slower (CONFIG_USERFAULTFD)", probe_userfaultfd },
 	{ "pagemap-scan",	  false, "pages are found slower (Linux 6.7)", probe_pagemap_scan },

@@ -152,13 +152,19 @@ static void add_map(struct restore *r, struct program *p, const VmaEntry *v, boo
 	     fd < 0 ? 0 : v->pgoff);
 }
 
+/* PR_SET_MEMORY_MERGE: it changes mappings that are there already, so it comes before them. */
+static bool merges_all(const struct restore_task *t)
+{
+	return t->image->cores[0]->tc->memory_merge;
+}
+
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 {
 	size_t cursor = 0;
 
 	/* While nothing maps an executable: the kernel refuses to change it later. */
 	add_mm_fields(r, t, p);
-	if (t->image->mm->has_memory_merge && t->image->mm->memory_merge)
+	if (merges_all(t))
 		CALL(p, "merge equal pages (PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE,
 		     1, 0, 0, 0);
 	int rc = vdso_add_place(r, t, p);
@@ -183,10 +189,10 @@ static void add_touch(struct program *p, const VmaEntry *v)
 		CALL_MAY_FAIL;
 }
 
-static void add_advice(struct program *p, const MmEntry *mm, const VmaEntry *v)
+static void add_advice(struct program *p, bool merges, const VmaEntry *v)
 {
 	/* With PR_SET_MEMORY_MERGE all mappings are merged, but for those taken out. */
-	if (mm->has_memory_merge && mm->memory_merge && !(v->madv >> MADV_MERGEABLE & 1))
+	if (merges && !(v->madv >> MADV_MERGEABLE & 1))
 		CALL(p, "advise about memory", SYS_madvise, v->start, v->end - v->start,
 		     MADV_UNMERGEABLE);
 	for (unsigned advice = 0; advice < 64; advice++)
@@ -251,7 +257,7 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
 			     v->prot);
 		if (v->has_madv)
-			add_advice(p, t->image->mm, v);
+			add_advice(p, merges_all(t), v);
 		if (v->name)
 			add_name(p, v);
 	}

@@ -59,6 +59,8 @@ struct dump_task {
 	bool has_entered; /* in is to be left */
 	PstreeEntry *pstree;
 	TaskKobjIdsEntry *ids;
+	PosixTimerEntry **posix_timers; /* oldest first */
+	size_t n_posix_timers;
 	MmEntry *mm;
 	FsEntry *fs;
 	FdinfoEntry **fds;
@@ -102,6 +104,8 @@ struct dump {
 	size_t n_own_fds;
 	struct dump_lock *locks;
 	size_t n_locks;
+	SeccompFilter **seccomp_filters;
+	size_t n_seccomp_filters;
 	uint32_t last_pages_id;
 	struct shared_use *shared_uses; /* mappings of shared memory */
 	size_t n_shared_uses;

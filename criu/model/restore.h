@@ -3,6 +3,8 @@
 #ifndef MODEL_RESTORE_H
 #define MODEL_RESTORE_H
 
+#include <sys/resource.h>
+
 #include "model/options.h"
 #include "model/snapshot.h"
 #include "proc/task.h"
@@ -14,6 +16,8 @@ struct own_creds {
 	int securebits;
 	unsigned last_cap;
 };
+
+struct restore_timer; /* task/ */
 
 struct restore_thread {
 	const CoreEntry *core;
@@ -35,6 +39,11 @@ struct restore_task {
 	bool is_adopter; /* of tasks that it did not create */
 	bool has_family; /* its children are created */
 	bool can_raise_limits;
+	uint32_t seccomp_common;   /* the youngest filter that all threads have already */
+	bool has_sigpending_limit; /* to be set when nothing more is queued */
+	struct rlimit64 sigpending_limit;
+	struct restore_timer *timers; /* by id */
+	size_t n_timers;
 };
 
 struct restore_stats {

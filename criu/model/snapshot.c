@@ -187,6 +187,10 @@ static int check_thread_core(const CoreEntry *c, uint32_t tid)
 	    (t->creds->n_cap_inh > 2 || t->creds->n_cap_prm > 2 || t->creds->n_cap_eff > 2 ||
 	     t->creds->n_cap_bnd > 2 || t->creds->n_cap_amb > 2 || t->creds->n_groups > 65536))
 		return refuse(EINVAL, "image core-%u.img: its credentials make no sense", tid);
+	if (t->n_cpu_affinity > 128 || t->n_numa_nodes > 16 ||
+	    (t->has_dispatch_selector && !(t->has_dispatch_offset && t->has_dispatch_len)))
+		return refuse(EINVAL, "image core-%u.img: its CPUs, nodes or modes make no sense",
+			      tid);
 	if (t->comm && strlen(t->comm) > 15)
 		return refuse(EINVAL, "image core-%u.img: its name is too long", tid);
 	return 0;
@@ -213,6 +217,51 @@ static int check_task_core(const CoreEntry *c, uint32_t pid)
 	return 0;
 }
 
+static bool has_thread(const struct snapshot_task *t, int32_t tid)
+{
+	for (size_t i = 0; i < t->pstree->n_threads; i++)
+		if ((int32_t)t->pstree->threads[i] == tid)
+			return true;
+	return false;
+}
+
+#define TIMER_SECONDS_MAX (INT64_MAX / 1000000000 - 1)
+#define TIMER_THREAD_ID	  4
+
+static bool is_good_timer(const struct snapshot_task *t, const PosixTimerEntry *e)
+{
+	bool is_for_thread = e->it_sigev_notify == TIMER_THREAD_ID;
+
+	return e->it_id <= INT_MAX && e->overrun <= INT_MAX &&
+	       (e->it_sigev_notify <= 2 || is_for_thread) &&
+	       (e->it_sigev_notify == 1 || (e->si_signo >= 1 && e->si_signo <= 64)) &&
+	       e->isec <= TIMER_SECONDS_MAX && e->vsec <= TIMER_SECONDS_MAX &&
+	       e->insec < 1000000000 && e->vnsec < 1000000000 &&
+	       (!is_for_thread || has_thread(t, e->notify_thread_id)) &&
+	       (!e->has_clock_thread_id || has_thread(t, e->clock_thread_id));
+}
+
+static int check_timers(struct snapshot *s, const struct snapshot_task *t)
+{
+	const TaskTimersEntry *timers = t->cores[0]->tc->timers;
+	size_t n = timers ? timers->n_posix : 0;
+	uint32_t *ids = arena_array(&s->arena, uint32_t, n);
+
+	for (size_t i = 0; i < n; i++) {
+		ids[i] = timers->posix[i]->it_id;
+		if (!is_good_timer(t, timers->posix[i]))
+			return refuse(EINVAL, "image core-%u.img: POSIX timer %u makes no sense",
+				      t->pstree->pid, ids[i]);
+	}
+	if (n)
+		qsort(ids, n, sizeof(*ids), by_number);
+	for (size_t i = 1; i < n; i++)
+		if (ids[i] == ids[i - 1])
+			return refuse(EINVAL, "image core-%u.img: there are two POSIX timers %u",
+				      t->pstree->pid, ids[i]);
+	return 0;
+}
+
 static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
 	size_t n = t->pstree->n_threads;
@@ -235,7 +284,7 @@ static int load_cores(struct snapshot *s, struct snapshot_task *t, int dirfd)
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
+	return check_timers(s, t);
 }
 
 static int need_file(const struct snapshot *s, uint32_t pid, uint64_t id, const char *what)
@@ -768,12 +817,87 @@ static int load_locks(struct snapshot *s, int dirfd)
 	return rc;
 }
 
+#define FILTER_INSN_SIZE 8
+#define FILTER_INSNS_MAX 4096  /* of one filter */
+#define CHAIN_INSNS_MAX	 32768 /* of all that a thread has; each filter counts 4 more */
+
+static int load_seccomp(struct snapshot *s, int dirfd)
+{
+	int rc = image_read_one(dirfd, IMG_SECCOMP, 0, &s->arena, &s->seccomp);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; s->seccomp && i < s->seccomp->n_seccomp_filters; i++) {
+		const SeccompFilter *f = s->seccomp->seccomp_filters[i];
+
+		if (!f->filter.len || f->filter.len % FILTER_INSN_SIZE ||
+		    f->filter.len > FILTER_INSNS_MAX * FILTER_INSN_SIZE ||
+		    (f->has_prev && f->prev >= s->seccomp->n_seccomp_filters))
+			return refuse(EINVAL, "image seccomp.img: filter %zu makes no sense", i);
+	}
+	return 0;
+}
+
+/* Also that the chain has an end. */
+static int check_filters(const struct snapshot *s, const ThreadCoreEntry *e, uint32_t tid)
+{
+	size_t insns = 0, n = s->seccomp ? s->seccomp->n_seccomp_filters : 0;
+	uint32_t i = e->seccomp_filter;
+
+	if (!e->has_seccomp_filter || i >= n)
+		return refuse(EINVAL,
+			      "image core-%u.img: it refers to a seccomp filter that seccomp.img "
+			      "lacks",
+			      tid);
+	for (;;) {
+		const SeccompFilter *f = s->seccomp->seccomp_filters[i];
+
+		insns += f->filter.len / FILTER_INSN_SIZE + 4;
+		if (insns > CHAIN_INSNS_MAX)
+			return refuse(EINVAL,
+				      "image seccomp.img: the filters of thread %u are more than "
+				      "one can have",
+				      tid);
+		if (!f->has_prev)
+			return 0;
+		i = f->prev;
+	}
+}
+
+static int check_seccomp(const struct snapshot *s, const struct snapshot_task *t)
+{
+	const TaskCoreEntry *tc = t->cores[0]->tc;
+
+	for (size_t i = 0; i < t->pstree->n_threads; i++) {
+		ThreadCoreEntry *e = t->cores[i]->thread_core;
+		uint32_t tid = t->pstree->threads[i];
+		int rc = 0;
+
+		if (!e->has_seccomp_mode && tc->has_old_seccomp_mode) {
+			e->seccomp_mode = tc->old_seccomp_mode;
+			e->has_seccomp_filter = tc->has_old_seccomp_filter;
+			e->seccomp_filter = tc->old_seccomp_filter;
+		}
+		if (e->seccomp_mode == SECCOMP_MODE__filter)
+			rc = check_filters(s, e, tid);
+		else if ((unsigned)e->seccomp_mode > SECCOMP_MODE__filter)
+			rc = refuse(EINVAL, "image core-%u.img: unknown seccomp mode %u", tid,
+				    e->seccomp_mode);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
 static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 {
 	uint32_t pid = t->pstree->pid;
 	int rc = load_cores(s, t, dirfd);
 
 	if (rc < 0 || t->is_zombie)
+		return rc;
+	rc = check_seccomp(s, t);
+	if (rc < 0)
 		return rc;
 	t->ids = t->cores[0]->ids;
 	if (!t->ids)
@@ -844,6 +968,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 		rc = load_packets(s, dirfd);
 	if (rc >= 0)
 		rc = load_locks(s, dirfd);
+	if (rc >= 0)
+		rc = load_seccomp(s, dirfd);
 	for (size_t i = 0; i < s->n_tasks && rc >= 0; i++)
 		rc = load_task(s, &s->tasks[i], dirfd);
 	if (rc >= 0)

@@ -89,6 +89,7 @@ struct snapshot {
 	size_t n_memfds;
 	struct snapshot_shared *shared; /* segments of shared memory, by id */
 	size_t n_shared;
+	SeccompEntry *seccomp;	     /* NULL: nobody has filters */
 	struct snapshot_task *tasks; /* as in pstree: the root first */
 	size_t n_tasks;
 };

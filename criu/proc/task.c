@@ -180,6 +180,19 @@ static void parse_name(const char *p, char *comm, size_t size)
 	comm[n] = '\0';
 }
 
+/* "thread mitigated", "conditional force disabled": forbidden by the thread itself. */
+static uint32_t parse_speculation(const char *p, const char *by_thread, const char *off)
+{
+	enum { DISABLE = 4, FORCE_DISABLE = 8 }; /* PR_SPEC_* */
+	size_t len = strlen(by_thread);
+
+	if (strncmp(p, by_thread, len))
+		return 0;
+	p += len;
+	bool is_forced = !strncmp(p, "force ", 6);
+	return strcmp(is_forced ? p + 6 : p, off) ? 0 : is_forced ? FORCE_DISABLE : DISABLE;
+}
+
 static bool parse_status_line(const char *line, struct arena *a, struct proc_status *s)
 {
 	const char *value;
@@ -198,12 +211,18 @@ static bool parse_status_line(const char *line, struct arena *a, struct proc_sta
 		return parse_groups(value, a, s);
 	if ((value = text_field(line, "x86_Thread_features")))
 		s->has_shadow_stack = strstr(value, "shstk") != NULL;
+	if ((value = text_field(line, "untag_mask")))
+		return !strncmp(value, "0x", 2) && text_hex(value + 2, &s->untag_mask);
+	if ((value = text_field(line, "Speculation_Store_Bypass")))
+		s->spec_store_bypass = parse_speculation(value, "thread ", "mitigated");
+	if ((value = text_field(line, "SpeculationIndirectBranch")))
+		s->spec_indirect_branch = parse_speculation(value, "conditional ", "disabled");
 	return true;
 }
 
 int proc_status_parse(char *text, struct arena *a, struct proc_status *ret)
 {
-	struct proc_status s = { .thp_enabled = true };
+	struct proc_status s = { .thp_enabled = true, .untag_mask = ~0ull };
 
 	for (char *line = text, *next; line && *line; line = next) {
 		next = text_cut_line(line);
@@ -246,12 +265,17 @@ int proc_fdinfo_parse(char *text, struct proc_fdinfo *ret)
 	return 0;
 }
 
-int proc_stat_read(int dirfd, struct proc_stat *ret)
+int proc_stat_read_at(int dirfd, const char *path, struct proc_stat *ret)
 {
 	char text[2048];
-	ssize_t len = read_small_at(dirfd, "stat", text, sizeof(text));
+	ssize_t len = read_small_at(dirfd, path, text, sizeof(text));
 
 	return len < 0 ? (int)len : proc_stat_parse(text, ret);
+}
+
+int proc_stat_read(int dirfd, struct proc_stat *ret)
+{
+	return proc_stat_read_at(dirfd, "stat", ret);
 }
 
 int proc_status_read_at(int dirfd, const char *path, struct arena *a, struct proc_status *ret)

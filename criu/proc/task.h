@@ -46,6 +46,9 @@ struct proc_status {
 	uint32_t seccomp_filters;
 	bool thp_enabled;
 	bool has_shadow_stack;
+	uint64_t untag_mask; /* all ones: addresses have no tags */
+	/* What the thread may forbid the CPU, as PR_SPEC_*; 0: it has not. */
+	uint32_t spec_store_bypass, spec_indirect_branch;
 	uint64_t vm_rss_kib;
 	uint64_t vm_lck_kib;
 };
@@ -65,6 +68,7 @@ int proc_fdinfo_parse(char *text, struct proc_fdinfo *ret);
 
 /* Readers; dirfd is /proc/PID or /proc/PID/task/TID. Return 0 or -errno. */
 int proc_stat_read(int dirfd, struct proc_stat *ret);
+int proc_stat_read_at(int dirfd, const char *path, struct proc_stat *ret);
 int proc_status_read(int dirfd, struct arena *a, struct proc_status *ret);
 int proc_status_read_at(int dirfd, const char *path, struct arena *a, struct proc_status *ret);
 

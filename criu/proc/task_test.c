@@ -327,6 +327,42 @@ TEST(status, linux_5_10)
 	arena_done(&p.arena);
 }
 
+static struct proc_status speculation(const char *store_bypass, const char *indirect_branch)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text),
+		 "Speculation_Store_Bypass:\t%s\nSpeculationIndirectBranch:\t%s\n", store_bypass,
+		 indirect_branch);
+	return parse_status(text, strlen(text)).s;
+}
+
+TEST(status, what_a_thread_forbids_the_cpu)
+{
+	struct proc_status s = speculation("thread vulnerable", "conditional enabled");
+
+	ASSERT_EQ(s.spec_store_bypass, 0);
+	ASSERT_EQ(s.spec_indirect_branch, 0);
+	s = speculation("thread mitigated", "conditional disabled");
+	ASSERT_EQ(s.spec_store_bypass, 4);
+	ASSERT_EQ(s.spec_indirect_branch, 4);
+	s = speculation("thread force mitigated", "conditional force disabled");
+	ASSERT_EQ(s.spec_store_bypass, 8);
+	ASSERT_EQ(s.spec_indirect_branch, 8);
+	s = speculation("globally mitigated", "always disabled");
+	ASSERT_EQ(s.spec_store_bypass, 0);
+	ASSERT_EQ(s.spec_indirect_branch, 0);
+}
+
+TEST(status, tags_of_addresses)
+{
+	static const char lam[] = "untag_mask:\t0x81ffffffffffffff\n", bad[] = "untag_mask:\t1\n";
+
+	ASSERT_EQ(parse_status("State:\tS\n", 8).s.untag_mask, ~0ull);
+	ASSERT_EQ(parse_status(lam, strlen(lam)).s.untag_mask, 0x81ffffffffffffff);
+	ASSERT_EQ(parse_status(bad, strlen(bad)).rc, -EINVAL);
+}
+
 TEST(status, sets_of_signals_and_capabilities)
 {
 	struct parsed p = parse_status(status_5_10, strlen(status_5_10));

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -71,13 +74,18 @@ int engine_init(struct engine *e)
 	return 0;
 }
 
+static bool is_over(const struct engine *e)
+{
+	return !e->is_ending && e->deadline_us && now_us() > e->deadline_us;
+}
+
 int engine_check(struct engine *e)
 {
 	sigset_t pending;
 
 	if (e->is_ending)
 		return 0;
-	if (e->deadline_us && now_us() > e->deadline_us)
+	if (is_over(e))
 		return refuse(ETIMEDOUT, "the time given by --timeout is over");
 	sigpending(&pending);
 	for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++)
@@ -95,10 +103,54 @@ int engine_poll(pid_t tid, int *ret_status)
 	return got > 0;
 }
 
+static const char *read_of(pid_t tid, const char *file, char *buf, size_t size)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", tid, file);
+	if (read_small_at(AT_FDCWD, path, buf, size) <= 0)
+		buf[0] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	return buf;
+}
+
+/* Only then does a call that makes a task sleep where no signal reaches it. */
+static bool is_vfork(long call)
+{
+	return call == SYS_vfork || call == SYS_clone || call == SYS_clone3;
+}
+
+/* What a task does that does not come to a stop. */
+static const char *why_it_runs(pid_t tid, char *buf, size_t size)
+{
+	char text[1024], place[64], call[128], path[48];
+	struct proc_stat stat;
+
+	if (proc_stat_parse(read_of(tid, "stat", text, sizeof(text)), &stat) < 0)
+		return "it is gone";
+	read_of(tid, "wchan", place, sizeof(place));
+	read_of(tid, "syscall", call, sizeof(call));
+	snprintf(path, sizeof(path), "task/%d/children", tid);
+	if (stat.state == 'D' && is_vfork(atol(call)))
+		snprintf(buf, size,
+			 "its vfork child (%.*s) has its memory; it can be dumped when that has "
+			 "started another program or ended",
+			 (int)strcspn(read_of(tid, path, text, sizeof(text)), " "), text);
+	else if (stat.state == 'D')
+		snprintf(buf, size,
+			 "it is in uninterruptible sleep in %s of the kernel, in system "
+			 "call %.*s",
+			 place, (int)strcspn(call, " "), call);
+	else
+		snprintf(buf, size, "its state is %c", stat.state);
+	return buf;
+}
+
 int engine_wait(struct engine *e, pid_t tid, int *ret_status)
 {
 	const struct timespec slice = { .tv_nsec = SLICE_MS * 1000000 };
 	uint64_t spin_end = now_us() + SPIN_US;
+	char why[256];
 	sigset_t child;
 
 	sigemptyset(&child);
@@ -113,6 +165,10 @@ int engine_wait(struct engine *e, pid_t tid, int *ret_status)
 		if (now_us() < spin_end)
 			continue;
 		/* The stop signals stay pending: only SIGCHLD is taken here. */
+		if (is_over(e))
+			return refuse(ETIMEDOUT,
+				      "pid %d did not stop in the time given by --timeout: %s", tid,
+				      why_it_runs(tid, why, sizeof(why)));
 		rc = engine_check(e);
 		if (rc < 0)
 			return rc;

@@ -368,7 +368,7 @@ static int map_memfd(struct inject *in, int fd)
 {
 	struct thread_call map = {
 		.nr = SYS_mmap,
-		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE,
+		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_EXEC,
 			 MAP_SHARED | MAP_FIXED, fd, 0 },
 	};
 	autoclose int copy = copy_descriptor(in->process, fd);
@@ -417,16 +417,18 @@ static int open_region(struct inject *in)
 	return fail(errno, "pid %d: open /proc/%d/%s", in->process->pid, in->process->pid, path);
 }
 
+/* In this order: PR_SET_MDWE lets nothing become executable that was not. */
 static int map_region(struct inject *in)
 {
 	struct thread_call map = {
 		.nr = SYS_mmap,
-		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_WRITE,
+		.arg = { in->site.region, INJECT_REGION_SIZE, PROT_READ | PROT_EXEC,
 			 MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1ull, 0 },
 	};
 	struct thread_call protect = {
 		.nr = SYS_mprotect,
-		.arg = { in->site.region, PAGE, PROT_READ | PROT_EXEC },
+		.arg = { in->site.region + PAGE, INJECT_REGION_SIZE - PAGE,
+			 PROT_READ | PROT_WRITE },
 	};
 	int rc = leader_call(in, in->way_out, "map the shared region", &map);
 
@@ -440,7 +442,7 @@ static int map_region(struct inject *in)
 	rc = open_region(in);
 	if (rc < 0)
 		return rc;
-	return leader_call(in, in->way_out, "make the stub executable", &protect);
+	return leader_call(in, in->way_out, "make the shared region writable", &protect);
 }
 
 /*
@@ -496,6 +498,9 @@ int inject_enter(struct inject *in)
 
 	if (rc < 0)
 		return rc;
+	/* Without criu its filters are in force again: it may return, but hardly unmap anything. */
+	if (in->process->has_seccomp)
+		in->way_out = in->context;
 	if (!in->is_protected)
 		info("pid %d: should criu be killed now, it would be lost: %s", in->process->pid,
 		     in->why_unprotected);
@@ -846,6 +851,22 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 	if (rc == 0)
 		put_thread_places_back(in);
 	return rc;
+}
+
+int inject_pause(struct inject *in)
+{
+	pid_t tid = in->process->pid;
+
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", tid);
+	return await_interrupt(in, tid);
+}
+
+int inject_go_on(struct inject *in)
+{
+	if (ptrace(PTRACE_CONT, in->process->pid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue", in->process->pid);
+	return 0;
 }
 
 const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr)

@@ -64,6 +64,13 @@ int inject_leave(struct inject *in);
 void inject_done(struct inject *in);
 
 /*
+ * Stops the leader, which idles in the stub, for questions that only ptrace answers, and lets it
+ * go on. 0 or -errno, reported.
+ */
+int inject_pause(struct inject *in);
+int inject_go_on(struct inject *in);
+
+/*
  * What the page of the task at addr holds in truth, if our frames lie over it at present; NULL if
  * they do not.
  */

@@ -23,8 +23,6 @@
 
 #define PASSES_MAX 64 /* a tree that forks faster than this is given up */
 
-#define SEIZE_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP)
-
 int tracee_died(pid_t tid, int status, const char *what)
 {
 	if (WIFSIGNALED(status))
@@ -77,11 +75,11 @@ static int why_not_seized(struct process *p, pid_t tid, int err)
 /* Seccomp filters would stop our calls; only a privileged tracer may suspend them. */
 static int seize(pid_t tid)
 {
-	if (ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS) == 0)
+	if (ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS) == 0)
 		return 0;
 	int err = errno;
 	if ((err != EPERM && err != EINVAL) ||
-	    ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS & ~PTRACE_O_SUSPEND_SECCOMP) < 0)
+	    ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS & ~PTRACE_O_SUSPEND_SECCOMP) < 0)
 		return -err;
 	return 0;
 }
@@ -417,9 +415,9 @@ static int check_leader_alive(struct tree *tree, struct process *p)
 
 	if (proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n) == 0 && n > 1)
 		return refuse(EOPNOTSUPP,
-			      "pid %d (%s): its leader thread has exited while others run on; "
+			      "pid %d (%s): its leader thread has exited while %zu others run on; "
 			      "this cannot be dumped",
-			      p->pid, p->stat.comm);
+			      p->pid, p->stat.comm, n - 1);
 	return 0;
 }
 

@@ -15,6 +15,9 @@
 #include "remote/arch.h"
 #include "remote/engine.h"
 
+/* How the tree is traced: with seccomp suspended, where that is allowed. */
+#define TRACEE_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP)
+
 /* What ptrace says of a thread's restartable sequences (PTRACE_GET_RSEQ_CONFIGURATION). */
 struct rseq_conf {
 	uint64_t pointer; /* 0: none registered */
@@ -44,6 +47,7 @@ struct process {
 	int mem_fd;		/* /proc/PID/mem, -1 until used */
 	struct proc_stat stat;	/* read when it was stopped */
 	bool is_zombie;
+	bool has_seccomp;	/* our calls work only as long as criu traces it */
 	bool is_leader_dead;	/* the thread group leader exited before its threads */
 	int stop_signal;	/* it was stopped by this one; 0: it ran */
 	bool stop_again;	/* a SIGSTOP came while it was ours */

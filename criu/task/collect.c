@@ -30,7 +30,12 @@
 #include "proc/text.h"
 #include "task/collect.h"
 #include "task/constants.h"
+#include "task/modes.h"
+#include "task/pending.h"
 #include "task/registers.h"
+#include "task/sched.h"
+#include "task/seccomp.h"
+#include "task/timers.h"
 
 static const char *const namespaces[NS_KINDS] = { "mnt", "net",	 "ipc",	   "uts",
 						  "pid", "user", "cgroup", "time" };
@@ -261,60 +266,6 @@ static CredsEntry *make_creds(struct arena *a, const struct proc_status *s)
 	return e;
 }
 
-/* struct sched_attr of sched_setattr(2); headers put it in different places. */
-struct sched_attr_v0 {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-static int put_scheduling(struct dump *d, pid_t tid, ThreadCoreEntry *e)
-{
-	struct sched_attr_v0 attr = { .size = sizeof(attr) };
-
-	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
-		return fail(errno, "pid %d: read its scheduling", tid);
-	if (attr.policy == SCHED_DEADLINE)
-		dump_block(d, "pid %d: it runs under SCHED_DEADLINE, which cannot be dumped", tid);
-	e->has_sched_policy = e->has_sched_nice = e->has_sched_prio = true;
-	e->sched_policy = attr.policy | (attr.flags & 1 ? SCHED_RESET_ON_FORK : 0);
-	e->sched_nice = attr.nice;
-	e->sched_prio = attr.priority;
-	return 0;
-}
-
-/* Signals that wait: they stay where they are, only copies are taken. */
-static SignalQueueEntry *read_pending(struct dump *d, pid_t tid, bool shared, uint64_t pending)
-{
-	SignalQueueEntry *q = MESSAGE(&d->arena, SignalQueueEntry, signal_queue_entry);
-	siginfo_t si[32];
-
-	if (!pending)
-		return q;
-	if (pending & 1ull << (SIGTRAP - 1))
-		dump_block(d, "pid %d: a SIGTRAP is pending; let it be delivered first", tid);
-	for (;;) {
-		struct __ptrace_peeksiginfo_args args = {
-			.off = q->n_signals,
-			.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
-			.nr = ARRAY_SIZE(si),
-		};
-		long n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, si);
-
-		if (n <= 0)
-			return q;
-		for (long i = 0; i < n; i++) {
-			SiginfoEntry *e = MESSAGE(&d->arena, SiginfoEntry, siginfo_entry);
-
-			e->siginfo.data = arena_memdup(&d->arena, &si[i], sizeof(si[i]));
-			e->siginfo.len = sizeof(si[i]);
-			*ARENA_PUSH(&d->arena, q->signals, q->n_signals) = e;
-		}
-	}
-}
-
 static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 {
 	RseqEntry *e = MESSAGE(a, RseqEntry, rseq_entry);
@@ -329,38 +280,7 @@ static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 	return e;
 }
 
-#define DEFAULT_TIMER_SLACK	50000
 #define DEFAULT_COREDUMP_FILTER 0x33
-
-static size_t count_bits(const uint64_t *words, size_t n)
-{
-	size_t bits = 0;
-
-	for (size_t i = 0; i < n; i++)
-		bits += __builtin_popcountll(words[i]);
-	return bits;
-}
-
-/*
- * What the established format has no fields for; only where it is not as usual, so that a
- * machine with more CPUs gives all of them to a task that had all.
- */
-static void put_own_fields(struct dump *d, pid_t tid, ThreadCoreEntry *e)
-{
-	uint64_t cpus[128]; /* 8,192 CPUs, the kernel's most */
-	char path[48], text[32];
-	long bytes = syscall(SYS_sched_getaffinity, tid, sizeof(cpus), cpus);
-
-	if (bytes > 0 && count_bits(cpus, bytes / sizeof(cpus[0])) < d->n_cpus) {
-		e->n_cpu_affinity = bytes / sizeof(cpus[0]);
-		e->cpu_affinity = arena_memdup(&d->arena, cpus, bytes);
-	}
-	/* The file is in /proc/TID, not below task/. */
-	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
-	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
-	    text_dec(text, &e->timer_slack_ns))
-		e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
-}
 
 static int collect_thread(struct dump *d, struct dump_task *t, struct dump_thread *th)
 {
@@ -385,7 +305,6 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 	e->has_blk_sigset = true;
 	e->blk_sigset = thread->mask;
 	e->creds = make_creds(&d->arena, &th->status);
-	e->signals_p = read_pending(d, thread->tid, false, th->status.sig_pending);
 	if (thread->rseq.pointer)
 		e->rseq_entry = make_rseq(&d->arena, &thread->rseq);
 	if (thread->rseq.is_unknown)
@@ -394,12 +313,11 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 			   "(rseq); "
 			   "that takes Linux 5.13",
 			   thread->tid);
-	e->has_seccomp_mode = true;
-	e->seccomp_mode = SECCOMP_MODE__disabled;
-	if (th->status.seccomp)
-		dump_block(d, "pid %d: seccomp is on, which this version cannot dump", thread->tid);
-	put_own_fields(d, thread->tid, e);
-	return put_scheduling(d, thread->tid, e);
+	rc = seccomp_collect(d, th);
+	if (rc < 0)
+		return rc;
+	rc = modes_collect(d, t, th);
+	return rc < 0 ? rc : sched_collect(d, th);
 }
 
 static uint32_t read_number(int dir, const char *file, uint32_t fallback)
@@ -443,17 +361,7 @@ static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
 		e->has_coredump_filter = true;
 		e->coredump_filter = n;
 	}
-	e->signals_s = read_pending(d, p->pid, true, t->threads[0].status.shared_pending);
 	return e;
-}
-
-static void check_timers(struct dump *d, struct dump_task *t)
-{
-	char text[16];
-
-	if (read_small_at(t->process->proc_fd, "timers", text, sizeof(text)) > 0)
-		dump_block(d, "pid %d: it has POSIX timers, which this version cannot dump",
-			   t->process->pid);
 }
 
 static int collect_zombie(struct dump *d, struct dump_task *t)
@@ -501,7 +409,10 @@ int task_collect_outside(struct dump *d, struct dump_task *t)
 		return rc;
 	t->threads[0].core->tc = make_task_core(d, t);
 	t->threads[0].core->ids = t->ids;
-	check_timers(d, t);
+	pending_collect(d, t);
+	rc = timers_collect(d, t);
+	if (rc < 0)
+		return rc;
 	if (regs_is_compat(&t->process->threads[0].regs))
 		dump_block(d, "pid %d: it is a 32-bit program, which cannot be dumped",
 			   t->process->pid);
@@ -521,20 +432,23 @@ struct answers {
 	int32_t pdeath_sig;
 	int32_t child_subreaper;
 	struct itimerval itimer[3];
+	uint64_t pending;
+	struct modes_of_thread modes;
 	struct rlimit64 limit[RLIM_NLIMITS];
 };
 
 struct questions {
 	struct program p;
 	struct answers *answers;
-	struct call *securebits, *dumpable, *thp_disable, *memory_merge, *brk, *cold;
+	struct call *securebits, *dumpable, *brk, *numa, *cold;
+	struct modes_questions modes;
 };
 
 #define AT(q, member) program_raddr(&(q)->p, &(q)->answers->member)
 
 static int ask(struct questions *q, struct worker *w)
 {
-	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 16);
+	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 32);
 
 	if (rc < 0)
 		return rc;
@@ -552,16 +466,19 @@ static int ask(struct questions *q, struct worker *w)
 	     AT(q, child_subreaper));
 	q->securebits = CALL(&q->p, "read securebits", SYS_prctl, PR_GET_SECUREBITS);
 	q->dumpable = CALL(&q->p, "read dumpable", SYS_prctl, PR_GET_DUMPABLE);
-	q->thp_disable = CALL(&q->p, "read THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
-	q->memory_merge = CALL(&q->p, "read whether equal pages are merged", SYS_prctl,
-			       PR_GET_MEMORY_MERGE, 0, 0, 0, 0);
-	q->memory_merge->flags = CALL_MAY_FAIL;
+	CALL(&q->p, "see whether RDTSC faults", SYS_prctl, PR_GET_TSC, AT(q, modes.tsc));
+	q->numa = CALL(&q->p, "read the NUMA policy", SYS_get_mempolicy, AT(q, modes.numa_mode),
+		       AT(q, modes.numa_nodes), MODES_NUMA_WORDS * 64, 0, 0);
+	q->numa->flags = CALL_MAY_FAIL; /* then it has none */
+	modes_ask(&q->p, &q->modes);
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
 	q->cold = CALL(&q->p, "see whether new memory is locked", SYS_madvise, w->region->raddr,
 		       4096, MADV_COLD);
 	q->cold->flags = CALL_MAY_FAIL;
 	for (int i = 0; i < 3; i++)
 		CALL(&q->p, "read an interval timer", SYS_getitimer, i, AT(q, itimer[i]));
+	/* After the timers: one of them may just have expired. */
+	CALL(&q->p, "see which signals are pending", SYS_rt_sigpending, AT(q, pending), 8);
 	/* Inside the task, because limits of another user's task take CAP_SYS_RESOURCE. */
 	for (int i = 0; i < RLIM_NLIMITS; i++)
 		CALL(&q->p, "read a limit", SYS_prlimit64, 0, i, 0, AT(q, limit[i]));
@@ -647,6 +564,8 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	core->tc->sigactions = make_actions(&d->arena, answers, &core->tc->n_sigactions);
 	core->tc->rlimits = make_limits(&d->arena, answers);
 	core->tc->timers = make_timers(&d->arena, answers);
+	core->tc->timers->posix = t->posix_timers;
+	core->tc->timers->n_posix = t->n_posix_timers;
 	core->tc->has_child_subreaper = true;
 	core->tc->child_subreaper = answers->child_subreaper;
 	e->has_pdeath_sig = answers->pdeath_sig != 0;
@@ -655,14 +574,8 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	put_altstack(&d->arena, e, &answers->altstack);
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
-	t->mm->has_thp_disabled = true;
-	t->mm->thp_disabled = q->thp_disable->ret != 0;
-	if (q->thp_disable->ret > 1) { /* bit 0 says that it is on, the others are flags (6.18) */
-		t->mm->has_thp_disable_flags = true;
-		t->mm->thp_disable_flags = q->thp_disable->ret & ~1;
-	}
-	if (q->memory_merge->ret > 0)
-		t->mm->has_memory_merge = t->mm->memory_merge = true;
+	modes_take(d, t, &q->modes);
+	modes_take_thread(d, &t->threads[0], &answers->modes);
 	t->mm->mm_brk = q->brk->ret;
 	/* Our region is new memory: the kernel refuses this advice for what is locked. */
 	if (q->cold->ret == -EINVAL)
@@ -674,11 +587,12 @@ struct thread_answers {
 	stack_t altstack;
 	uint64_t clear_tid_addr;
 	int32_t pdeath_sig;
+	struct modes_of_thread modes;
 };
 
 /* The few questions that only the thread itself can answer. */
 /* The first is the one that answers by its result. */
-enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, N_ASKED };
+enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, ASK_TSC, ASK_NUMA, N_ASKED };
 
 struct thread_questions {
 	struct dump_thread *thread;
@@ -697,18 +611,30 @@ static void prepare_questions(const struct region *r, struct thread_questions *q
 		[ASK_PDEATHSIG] = { .nr = SYS_prctl,
 				    .arg = { PR_GET_PDEATHSIG,
 					     region_raddr(r, &q->answers->pdeath_sig) } },
+		[ASK_TSC] = { .nr = SYS_prctl,
+			      .arg = { PR_GET_TSC, region_raddr(r, &q->answers->modes.tsc) } },
+		[ASK_NUMA] = { .nr = SYS_get_mempolicy,
+			       .arg = { region_raddr(r, &q->answers->modes.numa_mode),
+					region_raddr(r, &q->answers->modes.numa_nodes),
+					MODES_NUMA_WORDS * 64 } },
 		[ASK_SECUREBITS] = { .nr = SYS_prctl, .arg = { PR_GET_SECUREBITS } },
 	};
 
 	memcpy(q->calls, calls, sizeof(calls));
 }
 
-static int take_thread_answers(struct dump *d, const struct thread_questions *q)
+/* A kernel without NUMA cannot be asked for a policy, which comes last. */
+static size_t n_asked(void)
+{
+	return syscall(SYS_get_mempolicy, NULL, NULL, 0, NULL, 0) < 0 ? ASK_NUMA : N_ASKED;
+}
+
+static int take_thread_answers(struct dump *d, const struct thread_questions *q, size_t n)
 {
 	const struct thread_answers *answers = q->answers;
 	ThreadCoreEntry *e = q->thread->core->thread_core;
 
-	for (size_t i = 0; i < N_ASKED; i++)
+	for (size_t i = 0; i < n; i++)
 		if (q->calls[i].ret < 0)
 			return fail(-q->calls[i].ret, "pid %d: ask the thread (system call %ld)",
 				    q->thread->thread->tid, q->calls[i].nr);
@@ -716,6 +642,7 @@ static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 	e->pdeath_sig = answers->pdeath_sig;
 	e->creds->secbits = q->calls[ASK_SECUREBITS].ret;
 	put_altstack(&d->arena, e, &answers->altstack);
+	modes_take_thread(d, q->thread, &answers->modes);
 	put_registers(d, q->thread, answers->clear_tid_addr);
 	return 0;
 }
@@ -725,7 +652,7 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 {
 	struct thread_questions q[INJECT_THREADS_MAX];
 	struct thread_calls batch[INJECT_THREADS_MAX];
-	size_t mark = t->in.region.used;
+	size_t mark = t->in.region.used, n_calls = n_asked();
 	int rc;
 
 	for (size_t i = 0; i < n; i++) {
@@ -736,23 +663,42 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 		prepare_questions(&t->in.region, &q[i]);
 		batch[i] = (struct thread_calls){ q[i].thread->thread, q[i].calls };
 	}
-	rc = inject_thread_calls(&t->in, batch, n, N_ASKED);
+	rc = inject_thread_calls(&t->in, batch, n, n_calls);
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = take_thread_answers(d, &q[i]);
+		rc = take_thread_answers(d, &q[i], n_calls);
 	t->in.region.used = mark;
 	return rc;
+}
+
+/* Has an interval timer expired since pending signals were read? */
+static bool has_timer_expired(const struct dump_task *t, const struct answers *answers)
+{
+	const uint64_t of_timers =
+		1ull << (SIGALRM - 1) | 1ull << (SIGVTALRM - 1) | 1ull << (SIGPROF - 1);
+
+	return answers->pending & ~t->threads[0].status.shared_pending & of_timers;
 }
 
 int task_collect_inside(struct dump *d, struct dump_task *t)
 {
 	struct questions q = { 0 };
+	uint64_t start = now_us();
+	bool has_expired = false;
 	int rc = ask(&q, &t->in.worker);
 
 	if (rc == 0)
 		rc = program_run(&q.p);
-	if (rc == 0)
+	if (rc == 0) {
 		take_answers(d, t, &q);
+		has_expired = has_timer_expired(t, q.answers);
+	}
 	program_end(&q.p);
+	if (rc == 0)
+		rc = modes_ask_threads(t);
+	if (rc == 0)
+		rc = timers_ask(d, t);
+	if (rc == 0 && (t->n_posix_timers || has_expired))
+		rc = pending_collect_again(d, t, start);
 	for (size_t first = 1; first < t->n_threads && rc == 0; first += INJECT_THREADS_MAX)
 		rc = ask_threads(d, t, first,
 				 min(t->n_threads - first, (size_t)INJECT_THREADS_MAX));
@@ -786,5 +732,6 @@ int task_write_images(struct dump *d)
 	image_begin(&out, &d->images, IMG_PSTREE, 0);
 	for (size_t i = 0; i < d->n_tasks; i++)
 		image_add(&out, d->tasks[i].pstree);
-	return image_commit(&out);
+	int rc = image_commit(&out);
+	return rc < 0 ? rc : seccomp_write_image(d);
 }

@@ -27,6 +27,7 @@
 #include "task/create.h"
 #include "task/registers.h"
 #include "task/restore.h"
+#include "task/seccomp.h"
 
 #define BLANK_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL)
 
@@ -174,6 +175,23 @@ static int new_slot(struct restore *r, struct worker *w, pid_t tid)
 	return 0;
 }
 
+/* All others are born with the options of the first. */
+static int seize_first(struct restore *r, pid_t pid)
+{
+	bool suspend = seccomp_is_used(&r->snapshot);
+
+	if (ptrace(PTRACE_SEIZE, pid, NULL,
+		   BLANK_OPTIONS | (suspend ? PTRACE_O_SUSPEND_SECCOMP : 0)) == 0)
+		return 0;
+	if (suspend && errno == EPERM)
+		return refuse(
+			EPERM,
+			"the images have tasks under seccomp, which criu has to suspend: that "
+			"takes CAP_SYS_ADMIN, and criu itself may not be under seccomp, as it "
+			"is in many containers");
+	return fail(errno, "pid %d: trace the new task", pid);
+}
+
 /* Created and seized; until that is done the robust list guards against our death. */
 int blank_create_first(struct restore *r, struct restore_task *t, bool sibling)
 {
@@ -192,9 +210,9 @@ int blank_create_first(struct restore *r, struct restore_task *t, bool sibling)
 	if (child < 0)
 		return clone_failed(-child, pid);
 	t->threads[0].exists = true;
-	if (ptrace(PTRACE_SEIZE, pid, NULL, BLANK_OPTIONS) < 0)
-		return fail(errno, "pid %d: trace the new task", pid);
-	rc = worker_wait(w);
+	rc = seize_first(r, pid);
+	if (rc == 0)
+		rc = worker_wait(w);
 	slot_unwatch(w->slot, &r->engine);
 	if (rc < 0)
 		return rc;

@@ -109,19 +109,31 @@ static void add_caps(const struct own_creds *own, const CredsEntry *e, const str
 	add_capset(p, w->eff, w->prm, w->inh);
 }
 
-void creds_add(const struct own_creds *own, const CredsEntry *e, struct program *p)
+static struct wanted wanted_caps(const struct own_creds *own, const CredsEntry *e)
 {
-	struct wanted w = {
+	return (struct wanted){
 		.inh = caps(own, e->cap_inh, e->n_cap_inh),
 		.prm = caps(own, e->cap_prm, e->n_cap_prm),
 		.eff = caps(own, e->cap_eff, e->n_cap_eff),
 		.bnd = caps(own, e->cap_bnd, e->n_cap_bnd),
 		.amb = caps(own, e->cap_amb, e->n_cap_amb),
 	};
+}
+
+bool creds_differ(const struct own_creds *own, const CredsEntry *e)
+{
+	struct wanted w = wanted_caps(own, e);
+
+	return !has_same_ids(&own->status, e) || !has_same_caps(&own->status, &w) ||
+	       (uint32_t)own->securebits != e->secbits;
+}
+
+void creds_add(const struct own_creds *own, const CredsEntry *e, struct program *p)
+{
+	struct wanted w = wanted_caps(own, e);
 	bool same_ids = has_same_ids(&own->status, e);
 
-	if (!same_ids || !has_same_caps(&own->status, &w) ||
-	    (uint32_t)own->securebits != e->secbits) {
+	if (creds_differ(own, e)) {
 		CALL(p, "keep capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
 		if (!same_ids)
 			add_ids(e, p);

@@ -8,6 +8,9 @@
 
 int creds_read_own(struct arena *a, struct own_creds *ret);
 
+/* Are they other ones than criu's? */
+bool creds_differ(const struct own_creds *own, const CredsEntry *e);
+
 /* Adds the calls that give the thread its credentials; none if it has them already. */
 void creds_add(const struct own_creds *own, const CredsEntry *e, struct program *p);
 

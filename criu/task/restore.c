@@ -13,7 +13,6 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,8 +23,22 @@
 #include "proc/text.h"
 #include "task/constants.h"
 #include "task/creds.h"
+#include "task/modes.h"
+#include "task/pending.h"
+#include "task/procfile.h"
 #include "task/registers.h"
 #include "task/restore.h"
+#include "task/sched.h"
+#include "task/seccomp.h"
+#include "task/timers.h"
+
+static void add_limit(struct program *p, size_t i, const struct rlimit64 *want)
+{
+	void *room = program_data(p, want, sizeof(*want));
+
+	if (room)
+		CALL(p, "set a limit", SYS_prlimit64, 0, i, program_raddr(p, room), 0);
+}
 
 static void add_limits(struct restore_task *t, struct program *p)
 {
@@ -35,8 +48,8 @@ static void add_limits(struct restore_task *t, struct program *p)
 		struct rlimit64 now, want = { e->rlimits[i]->cur, e->rlimits[i]->max };
 
 		/* A blank task has the limits of criu. */
-		if (prlimit64(0, i, NULL, &now) == 0 && now.rlim_cur == want.rlim_cur &&
-		    now.rlim_max == want.rlim_max)
+		if (prlimit64(0, i, NULL, &now) < 0 ||
+		    (now.rlim_cur == want.rlim_cur && now.rlim_max == want.rlim_max))
 			continue;
 		if (want.rlim_max > now.rlim_max && !(t->can_raise_limits)) {
 			warn("pid %d: limit %zu cannot be raised to %lu again without "
@@ -46,9 +59,13 @@ static void add_limits(struct restore_task *t, struct program *p)
 			want.rlim_max = now.rlim_max;
 			want.rlim_cur = min(want.rlim_cur, want.rlim_max);
 		}
-		void *room = program_data(p, &want, sizeof(want));
-		if (room)
-			CALL(p, "set a limit", SYS_prlimit64, 0, i, program_raddr(p, room), 0);
+		/* Signals and timers of blank tasks count as criu's user's: it is lowered later. */
+		if (i == RLIMIT_SIGPENDING) {
+			t->has_sigpending_limit = true;
+			t->sigpending_limit = want;
+			want.rlim_cur = want.rlim_max = max(want.rlim_max, now.rlim_max);
+		}
+		add_limit(p, i, &want);
 	}
 }
 
@@ -92,71 +109,6 @@ static void add_actions(struct restore_task *t, struct program *p)
 	}
 }
 
-static void add_itimers(const TaskTimersEntry *timers, struct program *p)
-{
-	const ItimerEntry *which[] = { timers->real, timers->virt, timers->prof };
-
-	for (int i = 0; i < 3; i++) {
-		struct itimerval v = {
-			.it_interval = { which[i]->isec, which[i]->iusec },
-			.it_value = { which[i]->vsec, which[i]->vusec },
-		};
-
-		/* An interval timer that was read while it expired has no time left: it goes on. */
-		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
-			v.it_value = v.it_interval;
-		if (!v.it_value.tv_sec && !v.it_value.tv_usec)
-			continue;
-		void *room = program_data(p, &v, sizeof(v));
-		if (room)
-			CALL(p, "set an interval timer", SYS_setitimer, i, program_raddr(p, room),
-			     0);
-	}
-}
-
-/* Shared pending signals. All are blocked now, so they stay pending until the task runs. */
-static void add_pending(const SignalQueueEntry *q, pid_t pid, pid_t tid, struct program *p)
-{
-	for (size_t i = 0; q && i < q->n_signals; i++) {
-		const ProtobufCBinaryData *si = &q->signals[i]->siginfo;
-		siginfo_t info = { 0 };
-
-		memcpy(&info, si->data, min(si->len, sizeof(info)));
-		void *room = program_data(p, &info, sizeof(info));
-		if (!room)
-			return;
-		if (tid)
-			CALL(p, "queue a pending signal", SYS_rt_tgsigqueueinfo, pid, tid,
-			     info.si_signo, program_raddr(p, room));
-		else
-			CALL(p, "queue a pending signal", SYS_rt_sigqueueinfo, pid, info.si_signo,
-			     program_raddr(p, room));
-	}
-}
-
-/* Sets a number in /proc/ID; one that cannot be set is lost with a warning. */
-static void write_proc_number(pid_t id, const char *file, int64_t value)
-{
-	char path[64], text[32];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", id, file);
-	autoclose int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int len = snprintf(text, sizeof(text), "%ld", value);
-	if (fd < 0 || write(fd, text, len) != len)
-		warn("pid %d: %s could not be set to %ld: %s", id, file, value, strerror(errno));
-}
-
-/* A blank task has what criu has: nothing is written where that is right already. */
-static bool differs_from_own(const char *file, int64_t value)
-{
-	char path[64], text[32];
-	int64_t now;
-
-	snprintf(path, sizeof(path), "/proc/self/%s", file);
-	return read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 || !text_int(text, &now) ||
-	       now != value;
-}
-
 static void write_coredump_filter(pid_t pid, uint32_t filter)
 {
 	char text[32];
@@ -165,7 +117,7 @@ static void write_coredump_filter(pid_t pid, uint32_t filter)
 	if (read_small_at(AT_FDCWD, "/proc/self/coredump_filter", text, sizeof(text)) > 0 &&
 	    text_hex(text, &now) && now == filter)
 		return;
-	write_proc_number(pid, "coredump_filter", filter);
+	procfile_write(pid, "coredump_filter", filter);
 }
 
 int task_restore_attributes(struct restore *r, struct restore_task *t)
@@ -173,10 +125,10 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 	const TaskCoreEntry *tc = t->image->cores[0]->tc;
 	struct program p;
 
-	if (tc->has_oom_score_adj && differs_from_own("oom_score_adj", tc->oom_score_adj))
-		write_proc_number(t->pid, "oom_score_adj", tc->oom_score_adj);
-	if (tc->has_loginuid && differs_from_own("loginuid", tc->loginuid))
-		write_proc_number(t->pid, "loginuid", tc->loginuid);
+	if (tc->has_oom_score_adj && procfile_differs("oom_score_adj", tc->oom_score_adj))
+		procfile_write(t->pid, "oom_score_adj", tc->oom_score_adj);
+	if (tc->has_loginuid && procfile_differs("loginuid", tc->loginuid))
+		procfile_write(t->pid, "loginuid", tc->loginuid);
 	if (tc->has_coredump_filter)
 		write_coredump_filter(t->pid, tc->coredump_filter);
 	t->can_raise_limits = r->own_creds.status.cap[CAP_SET_EFF] >> 24 & 1; /* CAP_SYS_RESOURCE */
@@ -190,14 +142,9 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 	CALL(&p, "set the personality", SYS_personality, tc->personality);
 	if (tc->has_child_subreaper && tc->child_subreaper)
 		CALL(&p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	if (t->image->mm->has_thp_disabled && t->image->mm->thp_disabled)
-		CALL(&p, "disable huge pages", SYS_prctl, PR_SET_THP_DISABLE,
-		     t->image->mm->thp_disabled,
-		     t->image->mm->has_thp_disable_flags ? t->image->mm->thp_disable_flags : 0, 0,
-		     0);
 	add_limits(t, &p);
 	add_actions(t, &p);
-	add_pending(tc->signals_s, t->pid, 0, &p);
+	modes_add(t, &p);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
@@ -257,53 +204,26 @@ int task_bury_zombies(struct restore *r)
 	return 0;
 }
 
-/* struct sched_attr of sched_setattr(2). */
-struct sched_attr_v0 {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-/* CPUs that this machine lacks cannot be had: the thread then keeps those of criu. */
-static void set_affinity(pid_t tid, const ThreadCoreEntry *e)
+/*
+ * 2 ("core dumps for root only") cannot be set. It comes by a change of credentials where the
+ * administrator wants that (fs.suid_dumpable); else 0 is the nearest that reveals nothing.
+ */
+static void add_dumpable(const struct restore *r, const struct restore_task *t, struct program *p)
 {
-	uint64_t now[128];
-	size_t bytes = e->n_cpu_affinity * sizeof(uint64_t);
+	const CredsEntry *creds = t->image->cores[0]->thread_core->creds;
+	int dumpable = t->image->mm->dumpable;
+	char text[16] = "";
 
-	if (syscall(SYS_sched_getaffinity, tid, sizeof(now), now) == (long)bytes &&
-	    !memcmp(now, e->cpu_affinity, bytes))
-		return;
-	if (syscall(SYS_sched_setaffinity, tid, bytes, e->cpu_affinity) < 0)
-		warn("pid %d: its CPU affinity cannot be restored: %s", tid, strerror(errno));
-}
-
-static int set_scheduling(const struct restore_thread *th)
-{
-	const ThreadCoreEntry *e = th->core->thread_core;
-	struct sched_attr_v0 now = { .size = sizeof(now) }, want = {
-		.size = sizeof(want),
-		.policy = e->sched_policy & ~SCHED_RESET_ON_FORK,
-		.flags = e->sched_policy & SCHED_RESET_ON_FORK ? 1 : 0,
-		.nice = e->sched_nice,
-		.priority = e->sched_prio,
-	};
-
-	if (e->n_cpu_affinity)
-		set_affinity(th->tid, e);
-	if (e->has_timer_slack_ns && differs_from_own("timerslack_ns", e->timer_slack_ns))
-		write_proc_number(th->tid, "timerslack_ns", e->timer_slack_ns);
-	if (!e->has_sched_policy)
-		return 0;
-	if (syscall(SYS_sched_getattr, th->tid, &now, sizeof(now), 0) == 0 &&
-	    now.policy == want.policy && now.nice == want.nice && now.priority == want.priority &&
-	    (now.flags & 1) == want.flags)
-		return 0;
-	if (syscall(SYS_sched_setattr, th->tid, &want, 0) < 0)
-		return fail(errno, "pid %d: set its scheduling (policy %u, nice %d, priority %u)",
-			    th->tid, want.policy, want.nice, want.priority);
-	return 0;
+	if (dumpable == 2) {
+		(void)read_small_at(AT_FDCWD, "/proc/sys/fs/suid_dumpable", text, sizeof(text));
+		if (text[0] == '2' && creds && creds_differ(&r->own_creds, creds))
+			return;
+		warn("pid %d: its core dumps were for root only (dumpable is 2); now there will "
+		     "be none",
+		     t->pid);
+		dumpable = 0;
+	}
+	CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, dumpable);
 }
 
 /* All that a thread has to ask for itself. */
@@ -333,24 +253,25 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	if (e->rseq_entry && e->rseq_entry->rseq_abi_pointer)
 		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
 		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
-	add_pending(e->signals_p, t->pid, th->tid, p);
+	modes_add_thread(r, th, p);
+	pending_add(t, e->signals_p, th->tid, p);
+	seccomp_add(r, t, th, p);
 	if (e->creds)
 		creds_add(&r->own_creds, e->creds, p);
 	/* A change of credentials clears both of these. */
 	if (e->has_pdeath_sig && e->pdeath_sig)
 		CALL(p, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, e->pdeath_sig);
-	if (is_leader && t->image->mm->has_dumpable && t->image->mm->dumpable != 2)
-		CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, t->image->mm->dumpable);
-	if (is_leader && t->image->cores[0]->tc->timers)
-		add_itimers(t->image->cores[0]->tc->timers, p);
+	if (is_leader && t->image->mm->has_dumpable)
+		add_dumpable(r, t, p);
 }
 
 /* Supplementary groups may be 65,536: then the program is long and runs alone. */
-static size_t thread_room(const struct restore_thread *th)
+static size_t thread_room(const struct restore *r, const struct restore_thread *th)
 {
 	const ThreadCoreEntry *e = th->core->thread_core;
 	size_t n = 160;
 
+	n += seccomp_calls(r, th);
 	n += e->signals_p ? e->signals_p->n_signals : 0;
 	return n;
 }
@@ -364,7 +285,7 @@ static int run_some(struct restore *r, struct restore_task *t, size_t first, siz
 	int rc = 0, failed = 0;
 
 	for (size_t i = first; i < end && rc == 0; i++) {
-		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(&t->threads[i]));
+		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(r, &t->threads[i]));
 		if (rc < 0)
 			break;
 		add_thread_calls(r, t, &t->threads[i], &p[n]);
@@ -385,16 +306,57 @@ static int run_some(struct restore *r, struct restore_task *t, size_t first, siz
 	return rc < 0 ? rc : failed;
 }
 
+/* By the leader: there may be any number. */
+static int queue_shared_signals(struct restore_task *t)
+{
+	const SignalQueueEntry *q = t->image->cores[0]->tc->signals_s;
+	struct program p;
+
+	if (!q || !q->n_signals)
+		return 0;
+	int rc = program_begin(&p, task_worker(t), 256);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	pending_add(t, q, 0, &p);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+int task_start_timers(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+
+	(void)r;
+	int rc = program_begin(&p, task_worker(t), 64);
+	if (rc < 0)
+		return rc;
+	program_set_long(&p);
+	if (t->has_sigpending_limit)
+		add_limit(&p, RLIMIT_SIGPENDING, &t->sigpending_limit);
+	timers_add_start(t, &p);
+	rc = p.n ? program_run(&p) : p.error;
+	program_end(&p);
+	return rc;
+}
+
 int task_restore_threads(struct restore *r, struct restore_task *t)
 {
+	int rc = queue_shared_signals(t);
+
+	if (rc == 0)
+		rc = seccomp_restore_common(r, t);
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < t->n_threads; i++) {
-		int rc = set_scheduling(&t->threads[i]);
+		rc = sched_restore(&t->threads[i]);
 
 		if (rc < 0)
 			return rc;
 	}
 	for (size_t first = 0; first < t->n_threads; first += AT_ONCE) {
-		int rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
+		rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
 
 		if (rc < 0)
 			return rc;
@@ -468,7 +430,7 @@ static int set_thread_registers(const struct xstate_layout *l, struct restore_th
 		return fail(errno, "pid %d: set the signal mask", th->tid);
 	registers_from_core(th->core, &regs);
 	rc = regs_set(th->tid, &regs);
-	return rc < 0 ? fail(-rc, "pid %d: set registers", th->tid) : 0;
+	return rc < 0 ? fail(-rc, "pid %d: set registers", th->tid) : modes_set_stopped(th);
 }
 
 int task_set_registers(struct restore *r, struct restore_task *t)

@@ -21,6 +21,9 @@ int task_bury_zombies(struct restore *r);
 int task_create_threads(struct restore *r, struct restore_task *t);
 int task_restore_threads(struct restore *r, struct restore_task *t);
 
+/* Starts timers: the last thing that a task does before it goes on. */
+int task_start_timers(struct restore *r, struct restore_task *t);
+
 /* Stops all threads out of the stub, takes the region away and sets their registers. */
 int task_set_registers(struct restore *r, struct restore_task *t);
 

@@ -13,6 +13,7 @@ import struct
 PAGE = 4096
 ZERO = bytes(PAGE)
 SIGSUSPEND = '130'
+READ = '0'
 
 # Fields of /proc/PID/status that differ from one moment to the next.
 VOLATILE_STATUS = re.compile(
@@ -109,13 +110,18 @@ def is_serving(pid, tid):
     return read(f'/proc/{pid}/task/{tid}/syscall').startswith(SIGSUSPEND + ' ')
 
 
+def is_reading(pid, tid):
+    return read(f'/proc/{pid}/task/{tid}/syscall').startswith(READ + ' ')
+
+
 def restless(pids, spinning):
-    """Who does not sleep yet, or nothing. In each process a thread must be back in its sigsuspend;
-    where others spin, that is all that can be asked for."""
+    """Who does not sleep yet, or nothing. In each process a thread must be back in its sigsuspend,
+    or in the read in which a child waits for orders; where others spin, that is all that can be asked
+    for."""
     for pid in pids:
         if is_zombie(pid):
             continue
-        if not any(is_serving(pid, tid) for tid in tids(pid)):
+        if not any(is_serving(pid, tid) or (pid != pids[0] and is_reading(pid, tid)) for tid in tids(pid)):
             state = stat_fields(f'/proc/{pid}/stat').get(3)
             return f'process {pid}, state {state}, system call: {read(f"/proc/{pid}/syscall").strip()}'
         for tid in [] if spinning else tids(pid):

@@ -31,6 +31,8 @@ static struct factory *const factories[] = {
 	&pipes_factory, &fifos_factory, &events_factory, &epolls_factory, &inotifies_factory,
 	&fanotifies_factory, &tables_factory, &shares_factory, &random_factory, &shm_factory,
 	&kinds_factory, &randmem_factory,
+	&timers_factory, &seccomp_factory, &modes_factory, &tcreds_factory,
+	&holds_factory,
 	&unixsk_factory, &unixscm_factory, &unixnames_factory,
 };
 

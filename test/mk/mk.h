@@ -43,6 +43,8 @@ extern struct factory ghost_factory, remap_factory, locks_factory, fown_factory,
 extern struct factory pipes_factory, fifos_factory, events_factory, epolls_factory, inotifies_factory,
 	fanotifies_factory, tables_factory, shares_factory, random_factory, shm_factory, kinds_factory,
 	randmem_factory;
+extern struct factory timers_factory, seccomp_factory, modes_factory, tcreds_factory,
+	holds_factory;
 extern struct factory unixsk_factory, unixscm_factory, unixnames_factory;
 
 /* Value of a parameter of the running factory. */

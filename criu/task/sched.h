@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Scheduling of threads: sched(7), ioprio_set(2), CPU affinity, timer slack. */
+#ifndef TASK_SCHED_H
+#define TASK_SCHED_H
+
+#include "model/dump.h"
+#include "model/restore.h"
+
+/* Reads it into the thread's core. Returns 0 or an error that is reported. */
+int sched_collect(struct dump *d, struct dump_thread *th);
+
+/* Sets it from outside; criu has its own rights yet. */
+int sched_restore(const struct restore_thread *th);
+
+#endif
