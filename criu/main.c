@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "cmd/commands.h"
+#include "cmd/privileges.h"
 #include "rpc/rpc.h"
 #include "version.h"
 
@@ -113,7 +114,7 @@ static int run(const struct command *c, struct options *o)
 		return 1;
 	}
 	log_start();
-	int status = c->run(o);
+	int status = privileges_check(o) < 0 ? 1 : c->run(o);
 	/* With a log of its own, the user is told here what it says at length. */
 	if (status && !log_is_stderr() && log_first_error()[0])
 		fprintf(stderr, "criu: %s: %s\n", c->name, log_first_error());
@@ -124,6 +125,13 @@ int main(int argc, char **argv)
 {
 	struct options o;
 
+	bool is_setuid = geteuid() != getuid();
+
+	/* Before anything that a caller could make use of is looked at. */
+	if (privileges_leave_setuid() < 0) {
+		log_flush_early();
+		return 1;
+	}
 	if (argc < 2) {
 		usage();
 		return 1;
@@ -151,5 +159,6 @@ int main(int argc, char **argv)
 	if (o.n_args > c->has_argument)
 		return wrong_usage("excessive parameter: %s", o.args[c->has_argument]);
 	signal(SIGPIPE, SIG_IGN);
+	o.unprivileged = o.unprivileged || is_setuid;
 	return run(c, &o);
 }

@@ -65,6 +65,7 @@ struct options {
 	struct option_list action_script;
 	const char *config;
 	bool default_config;
+	bool unprivileged;
 	const char *address;
 	struct listener *listener; /* of an RPC client; NULL: none */
 	struct outcome *outcome;   /* NULL: nobody asks */

@@ -283,8 +283,9 @@ static int serve(struct client *c, const CriuReq *req)
 	if (!is_known) {
 		(void)explain(&q, "unknown request %d", (int)req->type);
 		rc = failed(&q, 0);
-	} else if (c->uid != geteuid() && c->uid != 0) {
-		(void)explain(&q, "this version serves only root; the client has uid %u", c->uid);
+	} else if (c->uid != geteuid() && geteuid() != 0) {
+		(void)explain(&q, "the service works for uid %u; the client has uid %u", geteuid(),
+			      c->uid);
 		rc = failed(&q, EPERM);
 	} else {
 		rc = table[i].serve(&q);

@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "cmd/privileges.h"
 #include "cmd/stats.h"
 #include "proc/text.h"
 #include "rpc/rpc.h"
@@ -109,6 +110,21 @@ static int listen_at(const char *path)
 	return take_fd(&fd);
 }
 
+/* From here on we are the client, as far as rights go. */
+static int become_client(const struct client *c)
+{
+	gid_t groups[NGROUPS_MAX];
+	socklen_t size = sizeof(groups), len = sizeof(struct ucred);
+	struct ucred cred;
+
+	if (geteuid() != 0 || c->uid == 0)
+		return 0;
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
+	    getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+		return fail(errno, "read the groups of pid %d", c->pid);
+	return privileges_become(c->uid, cred.gid, groups, size / sizeof(*groups));
+}
+
 static void serve_in_child(const struct options *o, int fd, int listening)
 {
 	struct client c = { .fd = fd, .base = o };
@@ -117,7 +133,7 @@ static void serve_in_child(const struct options *o, int fd, int listening)
 	(void)signal(SIGCHLD, SIG_DFL);
 	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGINT, SIG_DFL);
-	exit(identify(&c) < 0 ? 1 : client_serve(&c));
+	exit(identify(&c) < 0 || become_client(&c) < 0 ? 1 : client_serve(&c));
 }
 
 static int accept_until_told(const struct options *o, int listening)

@@ -25,6 +25,7 @@
 #include "proc/task.h"
 #include "task/constants.h"
 #include "task/create.h"
+#include "task/creds.h"
 #include "task/registers.h"
 #include "task/restore.h"
 #include "task/seccomp.h"
@@ -75,6 +76,17 @@ int pid_check_free(struct restore *r, uint32_t id)
 	return 0;
 }
 
+static int check_thread(struct restore *r, const CoreEntry *core, uint32_t tid)
+{
+	char who[32];
+
+	snprintf(who, sizeof(who), "pid %u", tid);
+	int rc = registers_check(&r->engine.layout, core, who);
+	if (rc == 0 && core->thread_core->creds)
+		rc = creds_check(&r->own_creds, core->thread_core->creds, tid);
+	return rc;
+}
+
 int task_check(struct restore *r)
 {
 	int first_error = 0;
@@ -83,12 +95,8 @@ int task_check(struct restore *r)
 		const struct snapshot_task *t = &r->snapshot.tasks[i];
 
 		for (size_t j = 0; j < t->pstree->n_threads; j++) {
-			char who[32];
-
-			snprintf(who, sizeof(who), "pid %u", t->pstree->threads[j]);
-			int rc = t->is_zombie
-					 ? 0
-					 : registers_check(&r->engine.layout, t->cores[j], who);
+			int rc = t->is_zombie ? 0
+					      : check_thread(r, t->cores[j], t->pstree->threads[j]);
 			if (rc < 0)
 				return rc;
 			/* All that are taken are reported, not only the first. */

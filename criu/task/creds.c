@@ -91,8 +91,9 @@ static void add_capset(struct program *p, uint64_t eff, uint64_t prm, uint64_t i
 		CALL(p, "set capabilities", SYS_capset, program_raddr(p, h), program_raddr(p, d));
 }
 
+/* bits: the securebits by now. */
 static void add_caps(const struct own_creds *own, const CredsEntry *e, const struct wanted *w,
-		     struct program *p)
+		     uint32_t bits, struct program *p)
 {
 	uint64_t prm = own->status.cap[CAP_SET_PRM];
 
@@ -105,7 +106,9 @@ static void add_caps(const struct own_creds *own, const CredsEntry *e, const str
 		if (w->amb >> cap & 1)
 			CALL(p, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
 			     PR_CAP_AMBIENT_RAISE, cap, 0, 0);
-	CALL(p, "set securebits", SYS_prctl, PR_SET_SECUREBITS, e->secbits);
+	/* This takes CAP_SETPCAP even where nothing changes. */
+	if (bits != e->secbits)
+		CALL(p, "set securebits", SYS_prctl, PR_SET_SECUREBITS, e->secbits);
 	add_capset(p, w->eff, w->prm, w->inh);
 }
 
@@ -128,17 +131,50 @@ bool creds_differ(const struct own_creds *own, const CredsEntry *e)
 	       (uint32_t)own->securebits != e->secbits;
 }
 
+int creds_check(const struct own_creds *own, const CredsEntry *e, uint32_t tid)
+{
+	struct wanted w = wanted_caps(own, e);
+	const struct proc_status *s = &own->status;
+	const uint64_t ids = 1ull << CAP_SETUID | 1ull << CAP_SETGID;
+
+	if (!has_same_ids(s, e) && (s->cap[CAP_SET_EFF] & ids) != ids)
+		return refuse(EPERM,
+			      "pid %u: it had other user or group ids (uid %u, gid %u) than criu "
+			      "has; to restore it run criu as root",
+			      tid, e->uid, e->gid);
+	uint64_t lacking = (w.prm | w.inh) & ~s->cap[CAP_SET_PRM];
+	if (lacking)
+		return refuse(EPERM,
+			      "pid %u: it had capabilities that criu has not (%#lx); to restore it "
+			      "run criu as root",
+			      tid, (long)lacking);
+	if (w.bnd & ~s->cap[CAP_SET_BND])
+		warn("pid %u: capabilities %#lx of its bounding set are lost: criu has not got "
+		     "them",
+		     tid, (long)(w.bnd & ~s->cap[CAP_SET_BND]));
+	bool drops = s->cap[CAP_SET_BND] & ~w.bnd;
+	if ((drops || (uint32_t)own->securebits != e->secbits) &&
+	    !(s->cap[CAP_SET_EFF] >> CAP_SETPCAP & 1))
+		return refuse(
+			EPERM,
+			"pid %u: its bounding set or securebits differ from those of criu; to "
+			"restore it run criu as root",
+			tid);
+	return 0;
+}
+
 void creds_add(const struct own_creds *own, const CredsEntry *e, struct program *p)
 {
 	struct wanted w = wanted_caps(own, e);
-	bool same_ids = has_same_ids(&own->status, e);
+	uint32_t bits = own->securebits;
 
-	if (creds_differ(own, e)) {
-		CALL(p, "keep capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
-		if (!same_ids)
-			add_ids(e, p);
-		add_caps(own, e, &w, p);
+	if (!has_same_ids(&own->status, e)) {
+		bits = SECBIT_NO_SETUID_FIXUP;
+		CALL(p, "keep capabilities", SYS_prctl, PR_SET_SECUREBITS, bits);
+		add_ids(e, p);
 	}
+	if (creds_differ(own, e))
+		add_caps(own, e, &w, bits, p);
 	if (e->has_no_new_privs && e->no_new_privs)
 		CALL(p, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }

@@ -8,6 +8,9 @@
 
 int creds_read_own(struct arena *a, struct own_creds *ret);
 
+/* Can criu give them to a task? 0 or -errno, reported. */
+int creds_check(const struct own_creds *own, const CredsEntry *e, uint32_t tid);
+
 /* Are they other ones than criu's? */
 bool creds_differ(const struct own_creds *own, const CredsEntry *e);
 
