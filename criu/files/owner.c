@@ -72,12 +72,13 @@ static int become(uid_t uid, uid_t euid)
 static int set_owner(int fd, const FownEntry *e)
 {
 	const struct f_owner_ex owner = { .type = e->pid_type, .pid = e->pid };
-	int rc = e->uid || e->euid ? become(e->uid, e->euid) : 0;
+	bool is_other = e->uid != getuid() || e->euid != geteuid();
+	int rc = is_other ? become(e->uid, e->euid) : 0;
 
 	if (rc == 0 && fcntl(fd, F_SETOWN_EX, &owner) < 0)
 		rc = -errno;
-	if (e->uid || e->euid) {
-		(void)become(0, 0);
+	if (is_other) {
+		(void)become(0, 0); /* only root comes here: others have no way back, nor there */
 		/* A change of the effective uid makes /proc/self unreadable for ourselves. */
 		(void)prctl(PR_SET_DUMPABLE, 1);
 	}

@@ -196,7 +196,11 @@ static bool is_huge(const char *source)
 static void note_unreachable(struct dump *d, const char *who, const char *source,
 			     const struct stat *st, RegFileEntry *reg)
 {
-	if (is_kernel_memory(reg->name, st)) {
+	struct stat now;
+
+	if (lstat(reg->name, &now) < 0 && errno == EACCES) {
+		dump_block(d, "%s: %s: criu has no permission to look there", who, reg->name);
+	} else if (is_kernel_memory(reg->name, st)) {
 		dump_block(d,
 			   "%s: %s is memory of the kernel's making; it cannot be dumped as a file",
 			   who, reg->name);

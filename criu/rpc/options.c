@@ -195,6 +195,18 @@ static bool put_places(const struct client *c, const CriuOpts *req, struct optio
 	return true;
 }
 
+/* One that is not there is passed over, as on the command line; not one that may not be read. */
+static bool read_config(const char *path, struct options *ret, char *error, size_t size)
+{
+	int rc = options_read_config(ret, path, error, size);
+
+	if (rc == 0 && errno == EACCES) {
+		snprintf(error, size, "config file %s: %s", path, strerror(EACCES));
+		return false;
+	}
+	return rc >= 0;
+}
+
 int request_options(const struct client *c, const CriuOpts *req, struct options *ret, char *error,
 		    size_t size)
 {
@@ -212,7 +224,7 @@ int request_options(const struct client *c, const CriuOpts *req, struct options 
 			return -EBADRQC;
 	if (!apply_lists(ret, req, error, size) || !put_places(c, req, ret, error, size))
 		return -EBADRQC;
-	if (req->config_file && options_read_config(ret, req->config_file, error, size) < 0)
+	if (req->config_file && !read_config(req->config_file, ret, error, size))
 		return -EBADRQC;
 	ret->tree = req->has_pid ? req->pid : 0;
 	return 0;

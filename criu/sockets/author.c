@@ -29,17 +29,26 @@ static int begin(struct program *p, const struct author *a)
 	return rc;
 }
 
-/* Real and saved ids stay root's, so that there is a way back. */
+static bool is_own(uint32_t uid, uint32_t gid)
+{
+	return uid == geteuid() && gid == getegid();
+}
+
+/* Real and saved ids stay those of criu, so that there is a way back. */
 static void become(struct program *p, uint32_t uid, uint32_t gid)
 {
+	if (is_own(uid, gid))
+		return;
 	CALL(p, "take the group of the author", SYS_setresgid, KEEP, gid, KEEP);
 	CALL(p, "take the user of the author", SYS_setresuid, KEEP, uid, KEEP);
 }
 
-static void become_root(struct program *p)
+static void become_own(struct program *p, uint32_t uid, uint32_t gid)
 {
-	CALL(p, "be root again", SYS_setresuid, KEEP, 0, KEEP);
-	CALL(p, "have the group of root again", SYS_setresgid, KEEP, 0, KEEP);
+	if (is_own(uid, gid))
+		return;
+	CALL(p, "be the user of criu again", SYS_setresuid, KEEP, geteuid(), KEEP);
+	CALL(p, "be the group of criu again", SYS_setresgid, KEEP, getegid(), KEEP);
 }
 
 static bool is_other(const struct author *a)
@@ -88,7 +97,7 @@ int author_make_pairs(const struct author *a, const uint32_t *types, size_t n, i
 		CALL(&p, "make a pair of sockets", SYS_socketpair, AF_UNIX, types[i] | SOCK_CLOEXEC,
 		     0, program_raddr(&p, theirs[i]));
 	if (is_other(a))
-		become_root(&p);
+		become_own(&p, a->uid, a->gid);
 	rc = program_run(&p);
 	if (rc == 0)
 		rc = take_pairs(a, theirs, fds, n);
@@ -117,7 +126,7 @@ static int call_on(const struct restore *r, const struct author *a, int fd, cons
 	struct call *call = CALL(&p, what, nr, 0, room ? program_raddr(&p, room) : second, third);
 	call_use(&p, call, 0, get);
 	if (is_other(a))
-		become_root(&p);
+		become_own(&p, a->uid, a->gid);
 	struct call *close = CALL(&p, "close the socket", SYS_close, 0);
 	call_use(&p, close, 0, get);
 	close = CALL(&p, "close criu", SYS_close, 0);

@@ -102,6 +102,16 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	char link[64], path[4096];
 	struct stat st, now;
 
+	if (file < 0 && errno == EPERM && e->name.data[0] != '/')
+		dump_block(d,
+			   "pid %d fd %d: socket %u is bound to a relative name; only with "
+			   "CAP_NET_ADMIN can be told to which directory",
+			   p->task->process->pid, p->fd, e->ino);
+	/* Without it the name alone has to tell whether the file is gone. */
+	if (file < 0 && e->name.data[0] == '/') {
+		snprintf(path, sizeof(path), "%.*s", (int)e->name.len, (char *)e->name.data);
+		e->has_deleted = e->deleted = lstat(path, &now) < 0;
+	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
 	if (file < 0 || fstat(file, &st) < 0 ||
 	    read_link_at(AT_FDCWD, link, path, sizeof(path)) < 0)

@@ -206,17 +206,22 @@ class Outside:
 
 
 class Case:
-    def __init__(self, row, directory, criu, places, cycles):
+    def __init__(self, row, directory, criu, places, cycles, user=None):
         self.row = row
+        self.user = user
         self.top = directory
+        self.own(directory)
         self.criu = criu
         self.cycles = int(row.flags.get('cycles', cycles))
         self.dir = self.make_dir('dir')         # the target's
         self.work = self.make_dir('work')       # criu's; must stay empty
         self.tmp = self.make_dir('tmp')         # TMPDIR of both; must stay empty
         self.status_file = os.path.join(self.top, 'status')
+        for name in ('target.out', 'criu.out'):
+            open(os.path.join(self.top, name), 'w').close()
+            self.own(os.path.join(self.top, name))
         places = dict(places, dir=self.dir, status=self.status_file)
-        self.argv = [word.format(**places) for word in shlex.split(row.command)]
+        self.argv = self.as_user(False) + [word.format(**places) for word in shlex.split(row.command)]
         self.env = {'PATH': os.environ.get('PATH', '/usr/bin:/bin'), 'LC_ALL': 'C', 'HOME': '/root',
                     'TMPDIR': self.tmp, 'CYCLE': row.name}
         if 'CRIU_CONFIG_FILE' in os.environ:
@@ -226,9 +231,20 @@ class Case:
         self.lines_seen = 0
         self.outside = Outside()
 
+    def own(self, path):
+        if self.user:
+            os.chown(path, self.user, self.user)
+
+    def as_user(self, is_criu):
+        """What to put before a command so that it runs as the user; criu has one capability more."""
+        caps = ['--inh-caps=+checkpoint_restore', '--ambient-caps=+checkpoint_restore'] if is_criu else []
+        return ['setpriv', f'--reuid={self.user}', f'--regid={self.user}', '--clear-groups', *caps] \
+            if self.user else []
+
     def make_dir(self, name):
         path = os.path.join(self.top, name)
         os.makedirs(path)
+        self.own(path)
         return path
 
     # -- the target --
@@ -346,6 +362,7 @@ class Case:
     def run_criu(self, *args):
         argv = [self.criu, *args] + (['--shell-job'] if self.row.has('job') else [])
         argv += filter(None, self.row.flags.get(args[0], '').split(','))
+        argv = self.as_user(True) + argv + (['--unprivileged'] if self.user else [])
         output = os.path.join(self.top, 'criu.out')
         with open(os.path.join(self.top, 'commands'), 'a') as f:
             f.write(shlex.join(argv) + '\n')
@@ -362,6 +379,7 @@ class Case:
 
     def dump(self, images, leave_running):
         os.mkdir(images)
+        self.own(images)
         before = self.snapshot()
         status, command = self.run_criu('dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
                                         '-v4', *(['-R'] if leave_running else []))
@@ -517,7 +535,7 @@ def lend_huge_pages(row):
     return before
 
 
-def run_row(row, directory, criu, places, cycles, timeout):
+def run_row(row, directory, criu, places, cycles, timeout, user=None):
     """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
     become_subreaper()
     signal.signal(signal.SIGALRM, on_alarm)
@@ -527,7 +545,7 @@ def run_row(row, directory, criu, places, cycles, timeout):
     try:
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)
-        Case(row, directory, criu, places, cycles).run()
+        Case(row, directory, criu, places, cycles, user).run()
         verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
     except Skipped as e:
         verdict = ('skip', str(e))
