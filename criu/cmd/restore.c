@@ -21,6 +21,7 @@
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/memfd.h"
+#include "mem/huge.h"
 #include "mem/mem.h"
 #include "mem/vdso.h"
 #include "sockets/sockets.h"
@@ -246,7 +247,10 @@ static int take_uffd(struct restore_task *t)
 static int fill(struct restore *r, struct restore_task *t)
 {
 	struct program p;
-	int rc = mem_wants_uffd(t) ? take_uffd(t) : 0;
+	int rc = mem_make_huge(r, t);
+
+	if (rc == 0 && mem_wants_uffd(t))
+		rc = take_uffd(t);
 
 	if (rc == 0)
 		rc = mem_fill(r, t);

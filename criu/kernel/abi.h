@@ -107,6 +107,11 @@ struct abi_page_region {
 #define MADV_POPULATE_WRITE 23
 #endif
 
+/* Linux 6.1 */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 /* Linux 6.13 */
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102

@@ -385,19 +385,18 @@ static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t 
 	s->last_is_file = is_file;
 }
 
-static void add_guard(struct page_scan *s, uint64_t start, uint64_t end)
+static void add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end)
 {
-	MmEntry *mm = s->t->mm;
-	GuardEntry *last = mm->n_guards ? mm->guards[mm->n_guards - 1] : NULL;
+	RangeEntry *last = *n ? (*list)[*n - 1] : NULL;
 
 	if (last && last->end == start) {
 		last->end = end;
 		return;
 	}
-	GuardEntry *g = MESSAGE(&s->d->arena, GuardEntry, guard_entry);
-	g->start = start;
-	g->end = end;
-	*ARENA_PUSH(&s->d->arena, mm->guards, mm->n_guards) = g;
+	RangeEntry *e = MESSAGE(a, RangeEntry, range_entry);
+	e->start = start;
+	e->end = end;
+	*ARENA_PUSH(a, *list, *n) = e;
 }
 
 static bool is_private(const VmaEntry *e)
@@ -410,6 +409,20 @@ static bool has_pages(const VmaEntry *e)
 {
 	return is_private(e) && (e->flags & MAP_TYPE) != MAP_DROPPABLE &&
 	       !(e->status & (VMA_VVAR | VMA_VSYSCALL));
+}
+
+static void add_region(struct page_scan *s, const VmaEntry *e, const struct abi_page_region *region)
+{
+	MmEntry *mm = s->t->mm;
+	struct arena *a = &s->d->arena;
+
+	if (s->tells_guards && region->categories & ABI_PAGE_IS_GUARD) {
+		add_range(a, &mm->guards, &mm->n_guards, region->start, region->end);
+		return;
+	}
+	add_run(s, e->status & VMA_FILE_PRIVATE, region->start, region->end);
+	if (region->categories & ABI_PAGE_IS_HUGE && vma_may_be_huge(e))
+		add_range(a, &mm->huge, &mm->n_huge, region->start, region->end);
 }
 
 /*
@@ -432,7 +445,7 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 		.category_mask = ABI_PAGE_IS_PFNZERO | (is_file ? ABI_PAGE_IS_FILE : 0),
 		.category_anyof_mask =
 			guard | (has_pages(e) ? ABI_PAGE_IS_PRESENT | ABI_PAGE_IS_SWAPPED : 0),
-		.return_mask = guard | ABI_PAGE_IS_PRESENT,
+		.return_mask = guard | ABI_PAGE_IS_PRESENT | ABI_PAGE_IS_HUGE,
 	};
 
 	while (arg.start < arg.end) {
@@ -440,12 +453,8 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 
 		if (n < 0)
 			return -errno;
-		for (int i = 0; i < n; i++) {
-			if (regions[i].categories & guard)
-				add_guard(s, regions[i].start, regions[i].end);
-			else
-				add_run(s, is_file, regions[i].start, regions[i].end);
-		}
+		for (int i = 0; i < n; i++)
+			add_region(s, e, &regions[i]);
 		arg.start = arg.walk_end;
 	}
 	return 0;

@@ -65,12 +65,24 @@ static bool is_filled(const VmaEntry *v)
 	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
 }
 
-/* Cuts the runs of the image at the borders of mappings. */
+/* Where pages are there already, as huge ones, they can only be written to. */
+static bool is_in_huge(const struct restore_task *t, size_t *cursor, uint64_t pos, uint64_t *stop)
+{
+	while (*cursor < t->n_huge && t->huge[*cursor].end <= pos)
+		++*cursor;
+	if (*cursor == t->n_huge)
+		return false;
+	bool is_in = t->huge[*cursor].start <= pos;
+	*stop = min(*stop, is_in ? t->huge[*cursor].end : t->huge[*cursor].start);
+	return is_in;
+}
+
+/* Cuts the runs of the image at the borders of mappings, and of huge pages. */
 static void cut_pieces(struct fill *f)
 {
 	const MmEntry *mm = f->t->image->mm;
 	const struct pagemap *pages = &f->t->image->pages;
-	size_t v = 0;
+	size_t v = 0, h = 0;
 
 	for (size_t i = 0; i < pages->n; i++) {
 		const struct page_run *run = &pages->run[i];
@@ -80,13 +92,14 @@ static void cut_pieces(struct fill *f)
 			while (mm->vmas[v]->end <= pos)
 				v++;
 			uint64_t stop = min(end, mm->vmas[v]->end);
+			bool is_huge = is_in_huge(f->t, &h, pos, &stop);
 			if (is_filled(mm->vmas[v])) {
 				*ARENA_PUSH(&f->r->arena, f->pieces, f->n_pieces) = (struct piece){
 					.addr = pos,
 					.size = stop - pos,
 					.fd = run->fd,
 					.offset = run->offset + (pos - run->vaddr),
-					.by_uffd = f->t->uffd >= 0 &&
+					.by_uffd = f->t->uffd >= 0 && !is_huge &&
 						   mm->vmas[v]->status & VMA_ANON_PRIVATE &&
 						   !(mm->vmas[v]->flags & MAP_HUGETLB),
 				};

@@ -19,6 +19,10 @@ struct own_creds {
 
 struct restore_timer; /* task/ */
 
+struct mem_range {
+	uint64_t start, end;
+};
+
 struct restore_thread {
 	const CoreEntry *core;
 	pid_t tid;
@@ -32,6 +36,8 @@ struct restore_task {
 	struct restore_thread *threads;
 	size_t n_threads;
 	pid_t pid;
+	struct mem_range *huge; /* memory of huge pages, which are there before it is filled */
+	size_t n_huge;
 	int uffd;	/* its userfaultfd while memory is filled, in criu; -1: none */
 	int uffd_there; /* the same descriptor in the task */
 	bool is_zombie;
@@ -45,6 +51,12 @@ struct restore_task {
 	struct restore_timer *timers; /* by id */
 	size_t n_timers;
 };
+
+/* The worker of the leader. */
+static inline struct worker *task_worker(struct restore_task *t)
+{
+	return &t->threads[0].worker;
+}
 
 struct restore_stats {
 	uint64_t forking_us, restore_us;

@@ -354,32 +354,41 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
 }
 
-/* Guards have to lie in mappings of the task: behind them may be memory of criu's own. */
-static int check_guards(const MmEntry *mm, uint32_t pid)
+/* Ranges have to lie in mappings of the task: behind them may be memory of criu's own. */
+static int check_ranges(const MmEntry *mm, uint32_t pid, RangeEntry *const *list, size_t n,
+			const char *what, bool (*fits)(const VmaEntry *v))
 {
 	uint64_t after = 0;
 	size_t v = 0;
 
-	for (size_t i = 0; i < mm->n_guards; i++) {
-		uint64_t start = mm->guards[i]->start, end = mm->guards[i]->end, pos = start;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = list[i]->start, end = list[i]->end, pos = start;
 
 		if (start % PAGE_SIZE_ || end % PAGE_SIZE_ || start >= end || start < after)
 			pos = end + 1;
 		while (pos < end && v < mm->n_vmas && mm->vmas[v]->start <= pos) {
-			if (mm->vmas[v]->end > pos)
+			if (mm->vmas[v]->end > pos) {
+				if (!fits(mm->vmas[v]))
+					break;
 				pos = min(end, mm->vmas[v]->end);
+			}
 			if (pos < end)
 				v++;
 		}
 		if (pos != end)
-			return refuse(
-				EINVAL,
-				"image mm-%u.img: the guard %#lx-%#lx is out of order, or not "
-				"in a mapping",
-				pid, (long)start, (long)end);
+			return refuse(EINVAL,
+				      "image mm-%u.img: the %s %#lx-%#lx is out of order, or not "
+				      "in a mapping that can have it",
+				      pid, what, (long)start, (long)end);
 		after = end;
 	}
 	return 0;
+}
+
+static bool may_be_guarded(const VmaEntry *v)
+{
+	(void)v;
+	return true;
 }
 
 static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
@@ -400,7 +409,10 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 			return rc;
 		after = t->mm->vmas[i]->end;
 	}
-	rc = check_guards(t->mm, pid);
+	rc = check_ranges(t->mm, pid, t->mm->guards, t->mm->n_guards, "guard", may_be_guarded);
+	if (rc == 0)
+		rc = check_ranges(t->mm, pid, t->mm->huge, t->mm->n_huge, "huge page",
+				  vma_may_be_huge);
 	if (rc == 0 && t->mm->lock_future & ~(MCL_FUTURE | MCL_ONFAULT))
 		return refuse(EINVAL, "image mm-%u.img: it locks memory in an unknown way (%#x)",
 			      pid, t->mm->lock_future);

@@ -39,4 +39,10 @@ static inline bool vma_has_segment(const VmaEntry *v)
 	       (v->status & VMA_ANON_PRIVATE && v->flags & MAP_HUGETLB && v->shmid);
 }
 
+/* May it have transparent huge pages that belong to it alone? */
+static inline bool vma_may_be_huge(const VmaEntry *v)
+{
+	return v->status & VMA_ANON_PRIVATE && !(v->flags & MAP_HUGETLB);
+}
+
 #endif

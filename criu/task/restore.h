@@ -33,10 +33,4 @@ void task_let_go(struct restore *r, bool stop);
 /* Kills whatever was created. */
 void task_kill_all(struct restore *r);
 
-/* The worker of the leader. */
-static inline struct worker *task_worker(struct restore_task *t)
-{
-	return &t->threads[0].worker;
-}
-
 #endif
