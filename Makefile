@@ -8,7 +8,11 @@ ARCH	?= $(shell uname -m)
 CC	?= gcc
 PREFIX	?= /usr/local
 SBINDIR	?= $(PREFIX)/sbin
+LIBDIR	?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
 MANDIR	?= $(PREFIX)/share/man
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+UNITDIR	?= $(PREFIX)/lib/systemd/system
 DESTDIR	?=
 BUILD	:= build$(if $(SANITIZE),-sanitize)
 BIN	:= criu/criu$(if $(SANITIZE),-sanitize)
@@ -43,7 +47,7 @@ UNIT	:= $(BUILD)/unit
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BIN) test/mk/mk
+all: $(BIN) test/mk/mk lib
 
 $(BIN): $(BUILD)/criu/main.o $(LIB)
 	$(if $(Q),@echo "  LD    $@")
@@ -82,6 +86,47 @@ FORCE:
 $(UNIT): $(BUILD)/criu/base/test.o $(TESTS:%.c=$(BUILD)/%.o) $(LIB)
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# libcriu: what is not declared in criu.h stays inside, of the archive as of the shared library.
+SO_VERSION := 2
+SO	:= $(BUILD)/lib/libcriu.so.$(SO_VERSION).0
+SO_LINKS := $(BUILD)/lib/libcriu.so.$(SO_VERSION) $(BUILD)/lib/libcriu.so
+LIB_O	:= $(patsubst %.c,$(BUILD)/%.o,$(wildcard lib/*.c)) $(BUILD)/lib/rpc.pb-c.o
+LIB_FLAGS = -std=gnu11 $(CFLAGS) -fPIC -fvisibility=hidden -fstack-protector-strong $(SANITIZE_FLAGS) \
+	  -D_GNU_SOURCE -Iinclude -I$(BUILD) $(shell pkg-config --cflags libprotobuf-c)
+SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
+
+.PHONY: lib
+lib: $(SO) $(SO_LINKS) $(BUILD)/lib/libcriu.a $(BUILD)/lib/criu.pc
+
+$(BUILD)/lib/%.o: lib/%.c Makefile | $(PB_C)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_FLAGS) $(WARN) -MMD -MP -c -o $@ $<
+
+$(BUILD)/lib/rpc.pb-c.o: $(PB_C)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_FLAGS) -w -c -o $@ $(BUILD)/images/rpc.pb-c.c
+
+$(SO): $(LIB_O) lib/libcriu.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(LIB_FLAGS) $(LDFLAGS) -shared -Wl,-soname,libcriu.so.$(SO_VERSION) -Wl,--version-script=lib/libcriu.map \
+		-Wl,-z,relro -Wl,-z,now $(if $(SANITIZE),,-Wl,-z,defs) -o $@ $(LIB_O) $(shell pkg-config --libs libprotobuf-c)
+
+$(SO_LINKS): $(SO)
+	$(Q)ln -sf libcriu.so.$(SO_VERSION).0 $@
+
+$(BUILD)/lib/libcriu.a: $(LIB_O)
+	$(Q)rm -f $@
+	$(Q)$(LD) -r -o $(BUILD)/lib/libcriu-whole.o $(LIB_O)
+	$(Q)objcopy --localize-hidden $(BUILD)/lib/libcriu-whole.o
+	$(Q)$(AR) rcs $@ $(BUILD)/lib/libcriu-whole.o
+
+$(BUILD)/lib/criu.pc: lib/criu.pc.in VERSION Makefile FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' $< >$@.new
+	$(Q)cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 
 unit: $(UNIT)
 	$(Q)$(UNIT)
@@ -167,4 +212,4 @@ clean:
 	$(Q)rm -rf build build-sanitize criu/criu criu/criu-sanitize test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
 		test/kill/victim
 
--include $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d
+-include $(LIB_O:.o=.d) $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d
