@@ -128,6 +128,19 @@ $(BUILD)/lib/criu.pc: lib/criu.pc.in VERSION Makefile FORCE
 		-e 's|@VERSION@|$(VERSION)|' $< >$@.new
 	$(Q)cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 
+# Once with the shared library and once with the archive.
+test/lib/client: test/lib/client.c lib
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -pthread -Iinclude $(SANITIZE_FLAGS) -o $@ $< \
+		-L$(BUILD)/lib -lcriu -Wl,-rpath,$(abspath $(BUILD)/lib)
+
+test/lib/client-static: test/lib/client.c lib
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -pthread -Iinclude $(SANITIZE_FLAGS) -o $@ $< \
+		$(BUILD)/lib/libcriu.a $(shell pkg-config --libs libprotobuf-c)
+
+.PHONY: libtest
+libtest: all test/lib/client test/lib/client-static
+	$(Q)test/lib/run
+
 unit: $(UNIT)
 	$(Q)$(UNIT)
 
@@ -210,6 +223,6 @@ test/mk/mk-static: $(wildcard test/mk/*.c test/mk/*.h)
 
 clean:
 	$(Q)rm -rf build build-sanitize criu/criu criu/criu-sanitize test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
-		test/kill/victim
+		test/kill/victim test/lib/client test/lib/client-static
 
 -include $(LIB_O:.o=.d) $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d

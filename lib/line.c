@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The connection to the service: by a worker of our own, by an address, by a descriptor. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -44,10 +45,14 @@ static int connect_to(const char *path, struct line *ret)
 	return 0;
 }
 
-/* What a worker has from us: its end, what is to be inherited, ordinary signals. */
-static int arrange(const criu_opts *o, int end, posix_spawn_file_actions_t *files,
-		   posix_spawnattr_t *attr)
+/*
+ * What a worker has from us: its end, what is to be inherited, ordinary signals. One that dumps us
+ * has a session of its own: as a member of ours it would hold our pid when we are restored.
+ */
+static int arrange(const criu_opts *o, enum kinship kinship, int end,
+		   posix_spawn_file_actions_t *files, posix_spawnattr_t *attr)
 {
+	short session = kinship == ORPHAN ? POSIX_SPAWN_SETSID : 0;
 	sigset_t none, defaults;
 
 	/* A descriptor that takes its own place loses its close-on-exec flag. */
@@ -61,12 +66,12 @@ static int arrange(const criu_opts *o, int end, posix_spawn_file_actions_t *file
 	sigaddset(&defaults, SIGTERM);
 	posix_spawnattr_setsigmask(attr, &none);
 	posix_spawnattr_setsigdefault(attr, &defaults);
-	posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | session);
 	return rc;
 }
 
 /* 0 or an errno. */
-static int spawn_worker(const criu_opts *o, int end, pid_t *ret)
+static int spawn_worker(const criu_opts *o, enum kinship kinship, int end, pid_t *ret)
 {
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
@@ -80,7 +85,7 @@ static int spawn_worker(const criu_opts *o, int end, pid_t *ret)
 		return rc;
 	rc = posix_spawnattr_init(&attr);
 	if (rc == 0) {
-		rc = arrange(o, end, &files, &attr);
+		rc = arrange(o, kinship, end, &files, &attr);
 		if (rc == 0)
 			rc = posix_spawnp(ret, binary, &files, &attr, argv, environ);
 		posix_spawnattr_destroy(&attr);
@@ -106,7 +111,7 @@ static int spawn_orphan(const criu_opts *o, int end)
 	if (between < 0)
 		return errno;
 	if (between == 0)
-		_exit(spawn_worker(o, end, &worker));
+		_exit(spawn_worker(o, ORPHAN, end, &worker));
 	int status = wait_for(between);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
 }
@@ -118,7 +123,8 @@ int line_open_worker(const criu_opts *o, enum kinship kinship, struct line *ret)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, end) < 0)
 		return refused(errno);
-	int rc = kinship == ORPHAN ? spawn_orphan(o, end[1]) : spawn_worker(o, end[1], &worker);
+	int rc = kinship == ORPHAN ? spawn_orphan(o, end[1])
+				   : spawn_worker(o, CHILD, end[1], &worker);
 	close(end[1]);
 	if (rc != 0) {
 		close(end[0]);
@@ -153,6 +159,16 @@ void line_close(struct line *l)
 	errno = err;
 }
 
+/* After a call that failed: true if it is to be made again, once the descriptor is ready. */
+static bool is_again(int fd, short event)
+{
+	struct pollfd p = { .fd = fd, .events = event };
+
+	if (errno == EAGAIN) /* the descriptor came from the caller and does not block */
+		return poll(&p, 1, -1) >= 0 || errno == EINTR;
+	return errno == EINTR;
+}
+
 int line_send(const struct line *l, const CriuReq *req)
 {
 	size_t size = criu_req__get_packed_size(req);
@@ -164,7 +180,7 @@ int line_send(const struct line *l, const CriuReq *req)
 	criu_req__pack(req, data);
 	do
 		n = send(l->fd, data, size, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && is_again(l->fd, POLLOUT));
 	free(data);
 	return n == (ssize_t)size ? 0 : -ECOMM;
 }
@@ -177,7 +193,7 @@ static ssize_t next_size(int fd)
 
 	do
 		n = recv(fd, &probe, 1, MSG_PEEK | MSG_TRUNC);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && is_again(fd, POLLIN));
 	if (n == 0) {
 		errno = ECONNRESET;
 		return -1;
@@ -224,7 +240,7 @@ int line_receive(const struct line *l, CriuResp **ret, int *ret_fd)
 		return -ECOMM;
 	do
 		n = recvmsg(l->fd, &m, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && is_again(l->fd, POLLIN));
 	int fd = n < 0 ? -1 : take_descriptor(&m);
 	CriuResp *resp = n < 0 ? NULL : criu_resp__unpack(NULL, n, data);
 	free(data);

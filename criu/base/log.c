@@ -27,6 +27,7 @@ static struct {
 	char early[EARLY_MAX];	/* one byte of level, a text that ends in a newline, NUL */
 	size_t early_len;
 	char first_error[1024];
+	int first_errno;
 } log_state = { .fd = STDERR_FILENO, .level = LOG_LEVEL_WARN, .task_fd = -1 };
 
 static void write_out(int fd, const char *text, size_t len)
@@ -151,6 +152,11 @@ const char *log_first_error(void)
 	return log_state.first_error;
 }
 
+int log_first_errno(void)
+{
+	return log_state.first_error[0] ? log_state.first_errno : 0;
+}
+
 void log_clear_first_error(void)
 {
 	log_state.first_error[0] = '\0';
@@ -228,8 +234,10 @@ int log_fail(int err, bool with_cause, const char *file, int line, const char *f
 		snprintf(text + len, sizeof(text) - len, ": %s", strerror(err));
 	make_printable(text);
 
-	if (!log_state.first_error[0])
+	if (!log_state.first_error[0]) {
 		snprintf(log_state.first_error, sizeof(log_state.first_error), "%.1000s", text);
+		log_state.first_errno = err;
+	}
 	if (!log_state.open || log_state.level >= LOG_LEVEL_ERROR)
 		emit(LOG_LEVEL_ERROR, file, line, text);
 	return err ? -err : -EINVAL;

@@ -51,6 +51,7 @@ bool log_is_stderr(void);
 
 /* The first error's text without position and time, or "" if there was none. */
 const char *log_first_error(void);
+int log_first_errno(void); /* its code; 0 if there was none */
 void log_clear_first_error(void);
 
 void log_line(enum log_level level, const char *file, int line, const char *fmt, ...)

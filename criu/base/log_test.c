@@ -385,6 +385,7 @@ TEST(log, remembers_the_first_error_only)
 	(void)fail(EBADF, "fd %d", 5);
 	(void)refuse(EINVAL, "a consequence");
 	ASSERT_STR(log_first_error(), "fd 5: Bad file descriptor");
+	ASSERT_EQ(log_first_errno(), EBADF);
 	log_clear_first_error();
 	ASSERT_STR(log_first_error(), "");
 	(void)refuse(EINVAL, "another run");

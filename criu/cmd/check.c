@@ -11,7 +11,6 @@ int cmd_check(const struct options *o)
 {
 	bool looks_good = true;
 
-	(void)o;
 	for (size_t i = 0; i < n_kernel_features; i++) {
 		const struct kernel_feature *f = &kernel_features[i];
 		int rc = f->probe();
@@ -27,7 +26,9 @@ int cmd_check(const struct options *o)
 			warn("%s is missing (%s): %s", f->name, strerror(-rc), f->without);
 		}
 	}
-	if (looks_good)
+	if (looks_good && o->service_fd >= 0) /* stdout belongs to the client */
+		info("Looks good.");
+	else if (looks_good)
 		message("Looks good.");
 	else
 		warn("Does not look good.");

@@ -213,6 +213,7 @@ int request_options(const struct client *c, const CriuOpts *req, struct options 
 	const ProtobufCMessageDescriptor *d = &criu_opts__descriptor;
 
 	*ret = *c->base;
+	ret->service_fd = c->fd;
 	ret->detach = true;
 	ret->verbosity = 2;
 	if (!c->is_worker && (req->n_inherit_fd || req->rst_sibling)) {

@@ -117,18 +117,15 @@ static int prepare(struct request *q)
 	if (request_options(q->client, q->req->opts, &q->options, q->error, sizeof(q->error)) < 0 ||
 	    enter(q) < 0)
 		return failed(q, EBADRQC);
-	q->options.service_fd = q->client->fd;
 	return 0;
 }
 
 /* Of what went wrong, the two that callers look at. */
 static int errno_of_failure(void)
 {
-	const char *text = log_first_error();
+	int err = log_first_errno();
 
-	if (strstr(text, "no such process") || strstr(text, "No such process"))
-		return ESRCH;
-	return strstr(text, "is in use") || strstr(text, "File exists") ? EEXIST : 0;
+	return err == ESRCH || err == EEXIST ? err : 0;
 }
 
 static int run(struct request *q, int (*command)(const struct options *o))
@@ -272,6 +269,7 @@ static int serve(struct client *c, const CriuReq *req)
 	size_t i = 0;
 	int rc;
 
+	q.options.service_fd = c->fd;
 	while (i < ARRAY_SIZE(table) && table[i].type != req->type)
 		i++;
 	bool is_known = i < ARRAY_SIZE(table);
