@@ -25,6 +25,7 @@
 
 #define DEFAULT_ADDRESS "/tmp/criu_service.socket"
 #define BACKLOG		16
+#define FIRST_INHERITED 3 /* of LISTEN_FDS */
 
 int client_receive(const struct client *c, CriuReq **ret)
 {
@@ -125,6 +126,46 @@ static int become_client(const struct client *c)
 	return privileges_become(c->uid, cred.gid, groups, size / sizeof(*groups));
 }
 
+/* A number in the environment, or -1. */
+static int number_from_environment(const char *name)
+{
+	const char *text = getenv(name);
+	uint64_t n;
+	const char *end = text ? text_dec(text, &n) : NULL;
+
+	return end && !*end && n <= INT32_MAX ? (int)n : -1;
+}
+
+/*
+ * A socket that a service manager made and listens on for us: LISTEN_FDS tells how many
+ * descriptors begin at 3, LISTEN_PID for whom. Returns it, -ENOENT if there is none, or an error.
+ */
+static int inherited_socket(const struct options *o)
+{
+	int n = number_from_environment("LISTEN_FDS"), listens = 0, type = 0;
+	socklen_t len = sizeof(listens);
+
+	if (n < 1 || number_from_environment("LISTEN_PID") != getpid())
+		return -ENOENT;
+	(void)unsetenv("LISTEN_FDS"); /* it is not for those that we start */
+	(void)unsetenv("LISTEN_PID");
+	(void)unsetenv("LISTEN_FDNAMES");
+	if (n > 1)
+		return refuse(EINVAL, "LISTEN_FDS: one socket is wanted, there are %d", n);
+	if (o->address)
+		return refuse(EINVAL, "--address %s: there is a socket already, by LISTEN_FDS",
+			      o->address);
+	if (getsockopt(FIRST_INHERITED, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 ||
+	    getsockopt(FIRST_INHERITED, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return fail(errno, "LISTEN_FDS: descriptor %d", FIRST_INHERITED);
+	if (!listens || type != SOCK_SEQPACKET)
+		return refuse(EPROTOTYPE,
+			      "LISTEN_FDS: descriptor %d is no SOCK_SEQPACKET socket that listens",
+			      FIRST_INHERITED);
+	(void)fcntl(FIRST_INHERITED, F_SETFD, FD_CLOEXEC);
+	return FIRST_INHERITED;
+}
+
 static void serve_in_child(const struct options *o, int fd, int listening)
 {
 	struct client c = { .fd = fd, .base = o };
@@ -173,8 +214,11 @@ static int accept_until_told(const struct options *o, int listening)
 int cmd_service(const struct options *o)
 {
 	const char *path = o->address ? o->address : DEFAULT_ADDRESS;
-	autoclose int listening = listen_at(path);
+	autoclose int listening = inherited_socket(o);
+	bool is_inherited = listening >= 0;
 
+	if (listening == -ENOENT)
+		listening = listen_at(path);
 	if (listening < 0)
 		return 1;
 	if (o->detach && daemon(1, 0) < 0) {
@@ -184,11 +228,12 @@ int cmd_service(const struct options *o)
 	(void)signal(SIGCHLD, SIG_IGN); /* children are reaped by the kernel */
 	int rc = o->pidfile ? pidfile_write(o->pidfile, getpid()) : 0;
 	if (rc == 0) {
-		info("The service is at %s", path);
+		info("The service is at %s", is_inherited ? "the socket of LISTEN_FDS" : path);
 		status_tell_ready(o);
 		rc = accept_until_told(o, listening);
 	}
-	(void)unlink(path);
+	if (!is_inherited)
+		(void)unlink(path);
 	if (o->pidfile && rc == 0)
 		(void)unlink(o->pidfile);
 	return rc < 0;
