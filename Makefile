@@ -207,12 +207,37 @@ lint: all
 check: lint unit fuzz-replay
 	$(Q)test/cycle/run -j 2 idle regs files tree
 
-install: all
-	install -D -m 755 criu/criu $(DESTDIR)$(SBINDIR)/criu
-	install -D -m 644 Documentation/criu.8 $(DESTDIR)$(MANDIR)/man8/criu.8
+# What is installed: mode, file, directory. Links of the library are made besides.
+INSTALLED := \
+	755,criu/criu,$(SBINDIR) \
+	755,$(SO),$(LIBDIR) \
+	644,$(BUILD)/lib/libcriu.a,$(LIBDIR) \
+	644,$(BUILD)/lib/criu.pc,$(LIBDIR)/pkgconfig \
+	644,include/criu/criu.h,$(INCLUDEDIR)/criu \
+	644,include/criu/functions.h,$(INCLUDEDIR)/criu \
+	644,Documentation/criu.8,$(MANDIR)/man8 \
+	644,Documentation/criu-service.8,$(MANDIR)/man8 \
+	644,Documentation/libcriu.3,$(MANDIR)/man3 \
+	644,scripts/completion/criu,$(COMPLETIONDIR) \
+	644,scripts/systemd/criu.socket,$(UNITDIR) \
+	644,$(BUILD)/criu.service,$(UNITDIR)
+PLACES	:= $(foreach i,$(INSTALLED),$(lastword $(subst $(comma), ,$i))/$(notdir $(word 2,$(subst $(comma), ,$i)))) \
+	  $(SO_LINKS:$(BUILD)/lib/%=$(LIBDIR)/%)
+
+$(BUILD)/criu.service: scripts/systemd/criu.service.in Makefile FORCE
+	$(Q)sed 's|@SBINDIR@|$(SBINDIR)|' $< >$@
+
+define install_row
+install -D -m $(word 1,$1) $(word 2,$1) $(DESTDIR)$(word 3,$1)/$(notdir $(word 2,$1))
+
+endef
+
+install: all $(BUILD)/criu.service
+	$(foreach i,$(INSTALLED),$(call install_row,$(subst $(comma), ,$i)))
+	for l in $(notdir $(SO_LINKS)); do ln -sf $(notdir $(SO)) $(DESTDIR)$(LIBDIR)/$$l || exit 1; done
 
 uninstall:
-	rm -f $(DESTDIR)$(SBINDIR)/criu $(DESTDIR)$(MANDIR)/man8/criu.8
+	rm -f $(PLACES:%=$(DESTDIR)%)
 
 test/mk/mk: $(wildcard test/mk/*.c test/mk/*.h)
 	$(if $(Q),@echo "  LD    $@")
