@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -46,28 +47,49 @@ static bool read_stat_of(uint32_t id, struct proc_stat *ret)
 }
 
 /*
+ * True if the number stands for a process, a thread, a process group or a session: F_SETOWN looks
+ * it up as clone3 will do.
+ */
+static bool is_number_used(uint32_t id)
+{
+	autoclose int fd = eventfd(0, EFD_CLOEXEC);
+
+	return fcntl(fd, F_SETOWN, id) == 0;
+}
+
+static int number_is_taken(uint32_t id, const struct proc_stat *s)
+{
+	if (!s)
+		return refuse(EEXIST,
+			      "pid %u is the number of a process group or session that still has "
+			      "members; end those, or restore in a new pid namespace",
+			      id);
+	if (s->state == 'Z' || s->state == 'X')
+		return refuse(EEXIST,
+			      "pid %u is taken by a zombie (%s) that its parent %d does not reap",
+			      id, s->comm, s->ppid);
+	return refuse(EEXIST,
+		      "pid %u is taken by another process (%s); end that one, or restore "
+		      "in a new pid namespace",
+		      id, s->comm);
+}
+
+/*
  * The task that was dumped and killed a moment ago keeps its pid until its parent has reaped it,
- * which happens soon, but after criu dump has ended: that is waited for.
+ * which happens soon, but after criu dump has ended; and Linux 6.15 and later take it off /proc a
+ * moment before they free its number. Both is waited for.
  */
 int pid_check_free(struct restore *r, uint32_t id)
 {
 	uint64_t give_up = now_us() + REAP_WAIT_US;
-	struct proc_stat s;
 
-	while (read_stat_of(id, &s)) {
-		bool is_zombie = s.state == 'Z' || s.state == 'X';
+	while (is_number_used(id)) {
+		struct proc_stat s;
+		bool is_there = read_stat_of(id, &s),
+		     is_alive = is_there && s.state != 'Z' && s.state != 'X';
 
-		if (!is_zombie)
-			return refuse(
-				EEXIST,
-				"pid %u is taken by another process (%s); end that one, or restore "
-				"in a new pid namespace",
-				id, s.comm);
-		if (now_us() > give_up)
-			return refuse(
-				EEXIST,
-				"pid %u is taken by a zombie (%s) that its parent %d does not reap",
-				id, s.comm, s.ppid);
+		if (is_alive || now_us() > give_up)
+			return number_is_taken(id, is_there ? &s : NULL);
 		int rc = engine_check(&r->engine);
 		if (rc < 0)
 			return rc;
