@@ -144,6 +144,8 @@ class Worker(Client):
 
 
 class Service:
+    DESCRIPTORS = 5  # the first three, the socket, the one for signals
+
     def __init__(self, work):
         self.path = os.path.join(work, "sock")
         self.process = subprocess.Popen([CRIU, "service", "--address", self.path], stdin=subprocess.DEVNULL,
@@ -161,6 +163,15 @@ class Service:
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         s.connect(self.path)
         return Client(s)
+
+    def workers(self):
+        return open(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read().split()
+
+    def await_rest(self, what):
+        """Waits until it serves nobody, and has closed what it had for that."""
+        await_true(f"{what}: no worker is left", lambda: not self.workers())
+        await_true(f"{what}: no descriptor is left",
+                   lambda: len(os.listdir(f"/proc/{self.process.pid}/fd")) == self.DESCRIPTORS)
 
     def end(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
