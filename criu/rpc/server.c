@@ -166,19 +166,57 @@ static int inherited_socket(const struct options *o)
 	return FIRST_INHERITED;
 }
 
-static void serve_in_child(const struct options *o, int fd, int listening)
+/*
+ * The process of the next client is there before the client: its fork would be most of what a small
+ * request costs. It and the service hold the ends of a leash, and each sees the other let go: the
+ * process when it has a client, the service when it ends.
+ */
+static void await_client(const struct options *o, int listening, int leash)
 {
-	struct client c = { .fd = fd, .base = o };
+	struct pollfd p[2] = { { .fd = listening, .events = POLLIN }, { .fd = leash } };
+	struct client c = { .fd = -1, .base = o };
 
-	(void)close(listening);
 	(void)signal(SIGCHLD, SIG_DFL);
 	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGINT, SIG_DFL);
+	while (c.fd < 0) {
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents)
+			exit(0);
+		c.fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+	}
+	(void)close(listening);
+	(void)close(leash);
 	exit(identify(&c) < 0 || become_client(&c) < 0 ? 1 : client_serve(&c));
 }
 
+/* Returns our end of the leash, or an error. */
+static int new_worker(const struct options *o, int listening, const sigset_t *signals)
+{
+	int end[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, end) < 0)
+		return -errno;
+	pid_t pid = fork();
+	int err = errno;
+	if (pid == 0) {
+		(void)close(end[0]);
+		(void)sigprocmask(SIG_SETMASK, signals, NULL);
+		await_client(o, listening, end[1]);
+	}
+	(void)close(end[1]);
+	if (pid > 0)
+		return end[0];
+	(void)close(end[0]);
+	return -err;
+}
+
+#define FORK_AGAIN_MS 100
+
 static int accept_until_told(const struct options *o, int listening)
 {
+	autoclose int leash = -1;
 	sigset_t ends, old;
 
 	/* The end comes as a signal, which a descriptor makes something to poll for. */
@@ -188,26 +226,24 @@ static int accept_until_told(const struct options *o, int listening)
 	(void)sigprocmask(SIG_BLOCK, &ends, &old);
 	autoclose int signals = signalfd(-1, &ends, SFD_CLOEXEC);
 	for (;;) {
-		struct pollfd p[2] = { { .fd = listening, .events = POLLIN },
-				       { .fd = signals, .events = POLLIN } };
+		if (leash < 0)
+			leash = new_worker(o, listening, &old);
+		if (leash < 0)
+			warn("clients have to wait: fork: %s", strerror(-leash));
+		struct pollfd p[3] = { { .fd = listening },
+				       { .fd = signals, .events = POLLIN },
+				       { .fd = leash } };
 
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		if (poll(p, 3, leash < 0 ? FORK_AGAIN_MS : -1) < 0 && errno != EINTR)
 			return fail(errno, "wait for clients");
 		if (p[1].revents)
 			return 0;
-		if (!(p[0].revents & POLLIN))
-			continue;
-		int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
-			continue;
-		pid_t pid = fork();
-		if (pid == 0) {
-			(void)sigprocmask(SIG_SETMASK, &old, NULL);
-			serve_in_child(o, fd, listening);
+		if (p[0].revents)
+			return refuse(EPIPE, "the socket of the service was shut down");
+		if (p[2].revents) {
+			own_close(&leash);
+			leash = -1;
 		}
-		if (pid < 0)
-			warn("a client is turned away: fork: %s", strerror(errno));
-		(void)close(fd);
 	}
 }
 

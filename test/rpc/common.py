@@ -144,7 +144,7 @@ class Worker(Client):
 
 
 class Service:
-    DESCRIPTORS = 5  # the first three, the socket, the one for signals
+    DESCRIPTORS = 6  # the first three, the socket, the one for signals, the one for the next worker
 
     def __init__(self, work):
         self.path = os.path.join(work, "sock")
@@ -164,8 +164,18 @@ class Service:
         s.connect(self.path)
         return Client(s)
 
+    def listens(self, pid):
+        """The process that waits for the next client still has the socket of the service."""
+        try:
+            fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            return False
+        return os.readlink(f"/proc/{self.process.pid}/fd/3") in fds
+
     def workers(self):
-        return open(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read().split()
+        """Those that have a client."""
+        all = open(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read().split()
+        return [pid for pid in all if not self.listens(pid)]
 
     def await_rest(self, what):
         """Waits until it serves nobody, and has closed what it had for that."""
