@@ -156,7 +156,7 @@ static int plan(void *ctx)
 	if (rc < 0)
 		return rc;
 	split_log(r);
-	size_t size = REGION_BASE + n_threads * sizeof(struct slot);
+	size_t size = REGION_BASE + (n_threads + r->n_helpers) * sizeof(struct slot);
 	return map_region(r, (size + 0xffff) & ~(size_t)0xffff);
 }
 

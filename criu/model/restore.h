@@ -41,9 +41,7 @@ struct restore_task {
 	int uffd;	/* its userfaultfd while memory is filled, in criu; -1: none */
 	int uffd_there; /* the same descriptor in the task */
 	bool is_zombie;
-	bool is_gone;	 /* a zombie or helper that has died */
-	bool is_adopter; /* of tasks that it did not create */
-	bool has_family; /* its children are created */
+	bool is_gone; /* a zombie or helper that has died */
 	bool can_raise_limits;
 	uint32_t seccomp_common;   /* the youngest filter that all threads have already */
 	bool has_sigpending_limit; /* to be set when nothing more is queued */
@@ -63,7 +61,8 @@ struct restore_stats {
 	uint64_t pages_restored;
 };
 
-struct inherit; /* files/ */
+struct kin_plan; /* task/ */
+struct inherit;	 /* files/ */
 struct restore_pipe;
 struct dead_process;
 struct restore_tty;
@@ -79,6 +78,7 @@ struct restore {
 	struct restore_task *helpers; /* that exist while the tree is created */
 	size_t n_helpers;
 	uint32_t last_helper_pid;
+	const struct kin_plan *kinship;
 	struct own_creds own_creds;
 	struct maps own_maps; /* of criu, so of every blank task */
 	struct region region; /* shared by criu and all tasks, at the same address */

@@ -30,6 +30,7 @@
 #include "proc/text.h"
 #include "task/collect.h"
 #include "task/constants.h"
+#include "task/kinplan.h"
 #include "task/modes.h"
 #include "task/pending.h"
 #include "task/registers.h"
@@ -162,11 +163,12 @@ static bool is_leader_outside(const struct dump *d, pid_t leader)
 static void check_session(struct dump *d, struct process *p)
 {
 	const struct process *root = d->tree.processes[0];
+	bool is_job = d->opts->shell_job && p->stat.sid == root->stat.sid;
 
-	if (d->opts->shell_job && p->stat.sid == root->stat.sid)
+	if (is_job && p->stat.pgid == root->stat.pgid)
 		return;
 	/* Session 0 is one of another pid namespace. */
-	if (!p->stat.sid || is_leader_outside(d, p->stat.sid))
+	if (!is_job && (!p->stat.sid || is_leader_outside(d, p->stat.sid)))
 		dump_block(d,
 			   "pid %d: the leader of its session, %d, is outside of the tree; give "
 			   "--shell-job if it was started from a shell",
@@ -218,6 +220,46 @@ int task_note_own_namespaces(struct dump *d)
 	return 0;
 }
 
+/* Mostly the parent of the task before, or a later one. */
+static int find_parent(const struct dump *d, const struct process *p, size_t guess)
+{
+	for (size_t i = 0; p->parent && i < d->n_tasks; i++)
+		if (d->tasks[(guess + i) % d->n_tasks].process == p->parent)
+			return (guess + i) % d->n_tasks;
+	return -1;
+}
+
+/* Is there a way to make such a tree again? */
+static void check_kinship(struct dump *d)
+{
+	const struct process *root = d->tree.processes[0];
+	struct kin_task *tasks = arena_array(&d->arena, struct kin_task, d->n_tasks);
+	struct kin_tree tree = { .tasks = tasks, .n = d->n_tasks };
+	struct kin_plan plan;
+
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		const struct dump_task *t = &d->tasks[i];
+		int parent = find_parent(d, t->process, i ? max(tasks[i - 1].parent, 0) : 0);
+
+		tasks[i] = (struct kin_task){
+			.pid = t->pstree->pid,
+			.sid = t->pstree->sid,
+			.pgid = t->pstree->pgid,
+			.parent = parent,
+			.shares_table =
+				parent >= 0 && t->ids->files_id == d->tasks[parent].ids->files_id,
+		};
+	}
+	if (d->opts->shell_job && !tree_find(&d->tree, root->stat.sid))
+		tree.outer_sid = root->stat.sid;
+	if (d->opts->shell_job && !tree_find(&d->tree, root->stat.pgid))
+		tree.outer_pgid = root->stat.pgid;
+	if (kin_plan_make(&d->arena, &tree, &plan) < 0)
+		dump_block(d, "pid %u: it could not be restored (session %u, process group %u): %s",
+			   tasks[plan.blamed].pid, tasks[plan.blamed].sid, tasks[plan.blamed].pgid,
+			   plan.reason);
+}
+
 static void leave_node(void *node)
 {
 	(void)node; /* in the dump's arena */
@@ -231,6 +273,7 @@ int task_collect_tree(struct dump *d)
 	for (size_t i = 0; i < d->n_tasks; i++)
 		add_task(d, &d->tasks[i], d->tree.processes[i]);
 	tdestroy(d->tables, leave_node);
+	check_kinship(d);
 	return 0;
 }
 

@@ -19,8 +19,8 @@ int blank_call(struct restore_task *t, const char *label, long nr, uint64_t a, u
 int pid_check_free(struct restore *r, uint32_t pid);
 
 /*
- * Decides which helpers the tree needs. All pids that they take are free, or each that is not is
- * reported. 0 or -errno.
+ * Decides how the tree is made, and with which helpers. All pids that they take are free, or each
+ * that is not is reported. 0 or -errno.
  */
 int kin_plan(struct restore *r);
 

@@ -193,15 +193,71 @@ static int let_die(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-int task_bury_zombies(struct restore *r)
+/* Goes on behind the group stop: a tracee may, and is in it again when it is let go. */
+static int wait_group_stop(struct restore *r, struct restore_task *t)
 {
-	for (size_t i = 0; i < r->n_tasks; i++) {
-		int rc = r->tasks[i].is_zombie ? let_die(r, &r->tasks[i]) : 0;
+	for (;;) {
+		int status, rc = engine_wait(&r->engine, t->pid, &status);
 
 		if (rc < 0)
 			return rc;
+		if (!WIFSTOPPED(status))
+			return tracee_died(t->pid, status, "it was to be stopped");
+		bool is_group_stop = status >> 16 == PTRACE_EVENT_STOP;
+		if (ptrace(PTRACE_CONT, t->pid, NULL, is_group_stop ? 0 : (long)WSTOPSIG(status)) <
+		    0)
+			return fail(errno, "pid %d: continue", t->pid);
+		if (is_group_stop)
+			return 0;
 	}
-	return 0;
+}
+
+/*
+ * The parent was told of the stop in its first life. So it is told before it has its signals back,
+ * and asks what there is to wait for.
+ */
+static int let_stop(struct restore *r, struct restore_task *t)
+{
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 1);
+
+	if (rc < 0)
+		return rc;
+	CALL(&p, "stop", SYS_kill, t->pid, SIGSTOP);
+	rc = program_start(&p);
+	if (rc == 0)
+		rc = wait_group_stop(r, t);
+	if (rc == 0)
+		rc = worker_wait(task_worker(t));
+	program_end(&p);
+	if (rc < 0 || !t->parent)
+		return rc;
+	rc = program_begin(&p, task_worker(t->parent), 1);
+	if (rc < 0)
+		return rc;
+	CALL(&p, "take note of the stop of a child", SYS_wait4, t->pid, 0, WUNTRACED | WNOHANG, 0);
+	rc = program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+static bool is_stopped(const struct restore_task *t)
+{
+	return t->image->cores[0]->tc->task_state == TASK_STATE_STOPPED;
+}
+
+/* Deaths come first: one that leaves a process group without a parent ends the stops in it. */
+int task_bury_zombies(struct restore *r)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		if (r->tasks[i].is_zombie)
+			rc = let_die(r, &r->tasks[i]);
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		if (!r->tasks[i].is_zombie && is_stopped(&r->tasks[i]))
+			rc = let_stop(r, &r->tasks[i]);
+	return rc;
 }
 
 /*
@@ -458,14 +514,10 @@ void task_let_go(struct restore *r, bool stop)
 			(void)ptrace(PTRACE_SETOPTIONS, r->tasks[i].threads[j].tid, NULL, 0);
 	for (size_t i = r->n_tasks; i-- > 0;) {
 		struct restore_task *t = &r->tasks[i];
-		const TaskCoreEntry *tc = t->image->cores[0]->tc;
 
 		if (t->is_gone)
 			continue;
-		if (tc->task_state == TASK_STATE_STOPPED)
-			(void)kill(t->pid,
-				   tc->has_stop_signo && tc->stop_signo ? tc->stop_signo : SIGSTOP);
-		else if (stop)
+		if (stop && !is_stopped(t))
 			(void)kill(t->pid, SIGSTOP);
 		for (size_t j = t->n_threads; j-- > 0;)
 			if (ptrace(PTRACE_DETACH, t->threads[j].tid, NULL, NULL) < 0)

@@ -14,7 +14,7 @@ int task_create_all(struct restore *r);
 /* Everything of a process that is not memory or files; then its zombie children. */
 int task_restore_attributes(struct restore *r, struct restore_task *t);
 
-/* Lets those that are zombies in the image die. */
+/* Lets those that are zombies in the image die, and those that are stopped stop. */
 int task_bury_zombies(struct restore *r);
 
 /* Creates the other threads; then everything that a thread has. */

@@ -114,12 +114,16 @@ def is_reading(pid, tid):
     return read(f'/proc/{pid}/task/{tid}/syscall').startswith(READ + ' ')
 
 
+def is_stopped(pid):
+    return all(stat_fields(f'/proc/{pid}/task/{tid}/stat').get(3) == 'T' for tid in tids(pid))
+
+
 def restless(pids, spinning):
     """Who does not sleep yet, or nothing. In each process a thread must be back in its sigsuspend,
     or in the read in which a child waits for orders; where others spin, that is all that can be asked
     for."""
     for pid in pids:
-        if is_zombie(pid):
+        if is_zombie(pid) or is_stopped(pid):
             continue
         if not any(is_serving(pid, tid) or (pid != pids[0] and is_reading(pid, tid)) for tid in tids(pid)):
             state = stat_fields(f'/proc/{pid}/stat').get(3)
@@ -326,16 +330,18 @@ def fd_lines(pid, names, live):
         yield f'fd {d.fd} -> {d.plain_target(names)} {" ".join(info)}'
 
 
-def status_lines(path, is_root):
+def status_lines(path, is_root, stopped):
     for line in read(path).splitlines():
         if VOLATILE_STATUS.match(line):
             continue
+        if stopped and line.startswith('SigBlk:'):
+            continue    # who was stopped in sigsuspend has that mask, or the one it comes back to
         if is_root and line.startswith('PPid:'):
             continue    # who adopts it is not its own property
         yield 'status ' + ' '.join(line.split())
 
 
-def task_lines(pid, tid, is_root):
+def task_lines(pid, tid, is_root, stopped):
     base = f'/proc/{pid}/task/{tid}'
     fields = stat_fields(f'{base}/stat')
     yield f'task {tid}'
@@ -344,7 +350,7 @@ def task_lines(pid, tid, is_root):
         yield f'{name} {fields.get(number)}'
     yield f'timerslack {read(f"/proc/{tid}/timerslack_ns").strip()}'
     yield f'children {read(base + "/children").strip()}'
-    yield from status_lines(f'{base}/status', is_root)
+    yield from status_lines(f'{base}/status', is_root, stopped)
 
 
 def lasting_lines(pid):
@@ -365,11 +371,14 @@ def lasting_lines(pid):
 
 def process_lines(pid, is_root, names, quiet, volatile):
     yield from lasting_lines(pid)
+    stopped = is_stopped(pid)
+    if stopped:
+        yield 'stopped'
     maps = mappings(pid)
     yield from (f'map {m.text(names)}' for m in maps)
     yield from fd_lines(pid, names, live=False)
     for tid in tids(pid):
-        yield from task_lines(pid, tid, is_root)
+        yield from task_lines(pid, tid, is_root, stopped)
     if quiet:
         yield from memory_lines(pid, maps, volatile)
 

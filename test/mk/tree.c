@@ -330,6 +330,58 @@ static void make_orphan(int index)
 	members[nr_children++] = index;
 }
 
+static volatile sig_atomic_t news;	/* signals that told of children */
+static int news_before;
+static pid_t stopped;
+
+static void on_child(int sig)
+{
+	(void)sig;
+	news++;
+}
+
+static void leave_at_once(void)
+{
+	_exit(0);
+}
+
+static void do_nothing(void)
+{
+}
+
+/* Known to be stopped: nobody has to be told again. */
+static void make_stopped(void)
+{
+	struct sigaction action = { .sa_handler = on_child };
+	int status;
+
+	stopped = fork();
+	if (!stopped)
+		serve_signals(do_nothing, leave_at_once);
+	sigaction(SIGCHLD, &action, NULL);
+	kill(stopped, SIGSTOP);
+	if (waitpid(stopped, &status, WUNTRACED) != stopped || !WIFSTOPPED(status))
+		die("stopped child: %s", strerror(errno));
+	news_before = news;
+}
+
+static void check_stopped(void)
+{
+	siginfo_t info = { 0 };
+	char path[32], line[256];
+
+	if (!stopped)
+		return;
+	same_long("signals that tell of children", news_before, news);
+	if (waitid(P_PID, stopped, &info, WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT) < 0)
+		bad_errno("waitid");
+	same_long("child with news", 0, info.si_pid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", stopped);
+	read_line(path, line, sizeof(line));
+	if (!strstr(line, ") T "))
+		bad("the stopped child is not stopped: %s", line);
+}
+
 static void make_memory(void)
 {
 	inherited = mmap(NULL, DATA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
@@ -368,6 +420,8 @@ static void make(void)
 		prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (; orphans > 0; orphans--)
 		make_orphan(nr_members++);
+	if (param_long("stopped"))
+		make_stopped();
 }
 
 /* ---- the root asks all ---- */
@@ -383,6 +437,7 @@ static void check(void)
 {
 	struct question q;
 
+	check_stopped();
 	check_self();
 	if (answer.finding[0])
 		bad("root: %s", answer.finding);
@@ -398,6 +453,12 @@ static void check(void)
 
 static void stop(void)
 {
+	if (stopped) {
+		kill(stopped, SIGTERM);
+		kill(stopped, SIGCONT);
+		if (waitpid(stopped, NULL, 0) != stopped)
+			bad_errno("wait for the stopped child");
+	}
 	stop_children();
 	if (answer.finding[0])
 		bad("%s", answer.finding);
@@ -412,6 +473,7 @@ struct factory tree_factory = {
 		{ "width", "4", "children of each, in four kinds of groups and sessions" },
 		{ "zombies", "0", "dead children of each that nobody waited for" },
 		{ "orphans", "0", "children of the root whose session leader is dead" },
+		{ "stopped", "0", "1: a child of the root that is stopped" },
 		{ "shm", "0", "1: a page of shared anonymous memory" },
 	},
 	.make	= make,
