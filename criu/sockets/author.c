@@ -22,6 +22,9 @@ struct restore_task *author_find(const struct restore *r, uint32_t pid)
 
 static int begin(struct program *p, const struct author *a)
 {
+	if (!a->task->threads[0].exists)
+		return refuse(EINVAL, "pid %d: a unix socket needs it before it exists",
+			      a->task->pid);
 	int rc = program_begin(p, &a->task->threads[0].worker, CALLS_MAX);
 
 	if (rc == 0)

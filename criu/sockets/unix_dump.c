@@ -92,6 +92,16 @@ static void put_perms(struct arena *a, UnixSkEntry *e, const struct stat *st)
 	e->file_perms->gid = st->st_gid;
 }
 
+/* The file has another name by now, while the socket still says the old one. */
+static bool is_renamed(const UnixSkEntry *e, const struct stat *file)
+{
+	char name[UNIX_NAME_MAX + 2] = { 0 };
+	struct stat now;
+
+	memcpy(name, e->name.data, min(e->name.len, (size_t)UNIX_NAME_MAX + 1));
+	return stat(name, &now) < 0 || now.st_ino != file->st_ino || now.st_dev != file->st_dev;
+}
+
 /*
  * The name that was bound may be relative to a directory that is not the current one any more:
  * the file itself tells where it is.
@@ -121,8 +131,11 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	if (st.st_nlink == 0 || lstat(path, &now) < 0 || now.st_ino != st.st_ino ||
 	    now.st_dev != st.st_dev)
 		e->has_deleted = e->deleted = true;
-	if (e->name.data[0] == '/')
+	if (e->name.data[0] == '/') {
+		if (!e->deleted && is_renamed(e, &st))
+			e->file_path = arena_strdup(&d->arena, path);
 		return;
+	}
 	const char *relative = (char *)e->name.data;
 	size_t name = strnlen(relative, e->name.len), len = strlen(path);
 	for (; name > 2 && !memcmp(relative, "./", 2); name -= 2)
@@ -178,7 +191,7 @@ static void put_peer_name(struct dump *d, UnixSkEntry *e, int fd)
 	struct sockaddr_un addr;
 	socklen_t len = sizeof(addr);
 
-	if (e->peer || !unix_is_stream(e->type) || e->state != UNIX_ESTABLISHED ||
+	if (e->peer || e->state != UNIX_ESTABLISHED ||
 	    getpeername(fd, (struct sockaddr *)&addr, &len) < 0 || len <= sizeof(sa_family_t))
 		return;
 	e->has_peer_name = true;

@@ -29,6 +29,9 @@
 
 #define DEPTH_MAX 1000 /* of sockets that are each the peer of the next */
 
+#define COLLECT_WAIT_US 1000000
+#define COLLECT_POLL_US 500
+
 struct restore_unix {
 	const UnixSkEntry *e;
 	struct restore_unix *peer; /* in the images; NULL: none */
@@ -98,12 +101,41 @@ static bool is_half(const struct restore_unix *u)
 	       (unix_is_stream(u->e->type) || !u->e->name.len);
 }
 
-static bool needs_author(const struct restore *r, const struct restore_unix *u)
+/* An accepted socket has the name of its listener. */
+static struct restore_unix *listener_of(const struct restore_sockets *s, uint32_t type,
+					const ProtobufCBinaryData *name)
+{
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		const UnixSkEntry *l = s->listeners[i]->e;
+
+		if (l->type == type && name->len && l->name.len == name->len &&
+		    !memcmp(l->name.data, name->data, name->len))
+			return s->listeners[i];
+	}
+	return NULL;
+}
+
+/* Connections are made through a listener, and it is its author who has to listen for that. */
+static bool has_listener_of_author(const struct restore *r, const struct restore_sockets *s,
+				   const UnixSkEntry *e)
+{
+	const struct restore_unix *server = listener_of(s, e->type, &e->name),
+				  *gone = listener_of(s, e->type, &e->peer_name);
+
+	return unix_is_stream(e->type) &&
+	       ((server && author_of(r, server->e).task) || (gone && author_of(r, gone->e).task));
+}
+
+static bool needs_author(const struct restore *r, const struct restore_sockets *s,
+			 const struct restore_unix *u)
 {
 	if (u->e->state == UNIX_LISTEN || u->e->uflags & UNIX_OUTSIDE)
 		return false;
+	if (has_listener_of_author(r, s, u->e))
+		return true;
 	if (is_mutual(u))
-		return author_of(r, u->e).task || author_of(r, u->peer->e).task;
+		return author_of(r, u->e).task || author_of(r, u->peer->e).task ||
+		       has_listener_of_author(r, s, u->peer->e);
 	return is_half(u) && author_of(r, u->e).task;
 }
 
@@ -121,10 +153,10 @@ static struct restore_sockets *state(struct restore *r)
 	for (size_t i = 0; i < s->n; i++)
 		s->sk[i].peer = s->sk[i].e->peer ? find(s, s->sk[i].e->peer) : NULL;
 	for (size_t i = 0; i < s->n; i++)
-		s->sk[i].is_late = needs_author(r, &s->sk[i]);
-	for (size_t i = 0; i < s->n; i++)
 		if (s->sk[i].e->state == UNIX_LISTEN && !(s->sk[i].e->uflags & UNIX_OUTSIDE))
 			*ARENA_PUSH(&r->arena, s->listeners, s->n_listeners) = &s->sk[i];
+	for (size_t i = 0; i < s->n; i++)
+		s->sk[i].is_late = needs_author(r, s, &s->sk[i]);
 	if (cuts_parse(r->opts, true, &s->cuts) < 0)
 		return NULL;
 	return r->sockets = s;
@@ -140,6 +172,7 @@ int unix_check(const struct restore *r, const FileEntry *entry)
 	    (!unix_is_stream(e->type) && e->type != SOCK_DGRAM))
 		return refuse(EINVAL, "image files.img: unix socket %#x makes no sense", e->id);
 	if ((e->name_dir && e->name_dir[0] != '/') ||
+	    (e->file_path && (e->file_path[0] != '/' || strlen(e->file_path) >= 4096)) ||
 	    (e->name.len && e->name.data[0] && e->name.data[0] != '/' && !e->name_dir &&
 	     !(e->uflags & UNIX_OUTSIDE)))
 		return refuse(EINVAL,
@@ -181,21 +214,65 @@ static bool somebody_listens(const struct restore_unix *u, const char *path)
 			   errno == EPROTOTYPE);
 }
 
+/*
+ * Sockets of the tree that was killed a moment ago keep their names when they were in flight in
+ * each other, until the kernel has collected them. It does that, in its own time, when a socket is
+ * closed.
+ */
+static bool may_be_collected(uint64_t give_up_us)
+{
+	if (now_us() > give_up_us)
+		return false;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		(void)close(fd);
+	(void)usleep(COLLECT_POLL_US);
+	return true;
+}
+
+static int bind_when_free(int fd, const struct sockaddr_un *addr, socklen_t len)
+{
+	uint64_t give_up_us = now_us() + COLLECT_WAIT_US;
+	int rc;
+
+	do
+		rc = bind(fd, (const struct sockaddr *)addr, len) < 0 ? -errno : 0;
+	while (rc == -EADDRINUSE && !addr->sun_path[0] && may_be_collected(give_up_us));
+	return rc;
+}
+
+/* An old socket file may go, nothing else. */
+static int remove_old(const struct restore_unix *u, const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	uint64_t give_up_us = now_us() + COLLECT_WAIT_US;
+	while (somebody_listens(u, path))
+		if (!may_be_collected(give_up_us))
+			return -EADDRINUSE;
+	return unlink(path) < 0 ? -errno : 0;
+}
+
 /* What stands at the path now: an old socket file goes, another file steps aside. */
 static int make_room(const struct restore_unix *u, const char *path, char *aside, size_t size)
 {
 	struct stat st;
 
 	aside[0] = '\0';
+	if (u->e->file_path) {
+		int rc = remove_old(u, u->e->file_path);
+
+		if (rc < 0)
+			return rc;
+	}
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (!u->e->deleted) {
-		if (!S_ISSOCK(st.st_mode))
-			return -EEXIST;
-		if (somebody_listens(u, path))
-			return -EADDRINUSE;
-		return unlink(path) < 0 ? -errno : 0;
-	}
+	if (!u->e->deleted && !u->e->file_path)
+		return remove_old(u, path);
 	snprintf(aside, size, "%s.cr.%x.tmp", path, u->e->id);
 	return rename(path, aside) < 0 ? -errno : 0;
 }
@@ -221,6 +298,8 @@ static int hide(struct restore *r, struct restore_unix *u, const char *path)
 	ssize_t len = read_link_at(AT_FDCWD, link, now, sizeof(now));
 	if (len < 0)
 		return len;
+	if (u->e->file_path)
+		snprintf(now, sizeof(now), "%s", u->e->file_path);
 	snprintf(hidden, sizeof(hidden), "%s.cr.%x.hid", now, u->e->id);
 	if (rename(path, hidden) < 0)
 		return -errno;
@@ -269,7 +348,7 @@ static int bind_name(struct restore *r, struct restore_unix *u)
 	if (!is_path(u->e)) {
 		socklen_t len = address(u->e->name.data, u->e->name.len, &addr);
 
-		rc = bind(u->fd, (struct sockaddr *)&addr, len) < 0 ? -errno : 0;
+		rc = bind_when_free(u->fd, &addr, len);
 		return rc < 0 ? failed(u, -rc, "bind it to its name") : 0;
 	}
 	autoclose int here = u->e->name_dir ? open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -338,25 +417,6 @@ static int make_listener(struct restore *r, struct restore_unix *u)
 	if (rc == 0 && listen(u->fd, INT_MAX) < 0)
 		rc = failed(u, errno, "listen");
 	return rc;
-}
-
-static bool same_name(const UnixSkEntry *a, const UnixSkEntry *b)
-{
-	return a->name.len && a->name.len == b->name.len &&
-	       !memcmp(a->name.data, b->name.data, a->name.len);
-}
-
-/* An accepted socket has the name of its listener. */
-static struct restore_unix *listener_of(const struct restore_sockets *s,
-					const struct restore_unix *u)
-{
-	for (size_t i = 0; i < s->n_listeners; i++) {
-		struct restore_unix *l = s->listeners[i];
-
-		if (l->e->type == u->e->type && same_name(l->e, u->e))
-			return l;
-	}
-	return NULL;
 }
 
 /* In its author, so that clients are told of that one. */
@@ -451,11 +511,11 @@ static int make_connected(struct restore *r, struct restore_unix *u)
 	struct restore_unix *p = u->peer;
 
 	if (unix_is_stream(u->e->type)) {
-		struct restore_unix *l = listener_of(r->sockets, u);
+		struct restore_unix *l = listener_of(r->sockets, u->e->type, &u->e->name);
 
 		if (l)
 			return connect_through(r, l, u, p);
-		l = listener_of(r->sockets, p);
+		l = listener_of(r->sockets, p->e->type, &p->e->name);
 		if (l)
 			return connect_through(r, l, p, u);
 		if (u->e->name.len)
@@ -488,7 +548,7 @@ static int make_half_of_client(struct restore *r, struct restore_unix *u)
 	e.file_perms = NULL;
 	e.has_deleted = e.deleted = true; /* whatever has the path now keeps it */
 	e.has_peer_pid = false;
-	struct restore_unix *l = listener_of(r->sockets, &server);
+	struct restore_unix *l = listener_of(r->sockets, e.type, &e.name);
 	int rc = connect_through(r, l ? l : extra_listener(r, &server, u), &server, u);
 	u->spare = server.fd;
 	return rc;
@@ -504,7 +564,7 @@ static int make_half(struct restore *r, struct restore_unix *u)
 		return make_half_of_client(r, u);
 	if (!e.name.len || !unix_is_stream(e.type))
 		return make_pair(r, u, &u->fd, &u->spare);
-	struct restore_unix *l = listener_of(r->sockets, u);
+	struct restore_unix *l = listener_of(r->sockets, u->e->type, &u->e->name);
 
 	e.name.len = 0;
 	e.has_peer_pid = false;
@@ -575,6 +635,83 @@ static int make_one_way(struct restore *r, struct restore_unix *u)
 	return rc < 0 ? failed(u, -rc, "connect it to its peer") : 0;
 }
 
+/*
+ * Binds to a path for a moment. What stands there now, perhaps the file that the first socket of
+ * that name has left, steps aside. ret_file leads there later.
+ */
+static int bind_for_now(int fd, const struct sockaddr_un *addr, socklen_t len, uint32_t id,
+			int *ret_file)
+{
+	char path[UNIX_NAME_MAX + 2] = { 0 }, aside[UNIX_NAME_MAX + 64];
+
+	memcpy(path, addr->sun_path, sizeof(addr->sun_path));
+	snprintf(aside, sizeof(aside), "%s.cr.%x.tmp", path, id);
+	bool is_aside = rename(path, aside) == 0;
+	if (!is_aside && errno != ENOENT)
+		return -errno;
+	int rc = bind(fd, (const struct sockaddr *)addr, len) < 0 ? -errno : 0;
+	if (rc == 0) {
+		*ret_file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		(void)unlink(path);
+	}
+	if (is_aside && rename(aside, path) < 0)
+		return -errno;
+	return rc;
+}
+
+/* A relative name may be bound in any directory. */
+static int bind_relative(int fd, const struct sockaddr_un *addr, socklen_t len, uint32_t id,
+			 int *ret_file)
+{
+	char dir[] = "/tmp/criu.XXXXXX";
+	autoclose int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (here < 0 || !mkdtemp(dir))
+		return -errno;
+	int rc = chdir(dir) < 0 ? -errno : bind_for_now(fd, addr, len, id, ret_file);
+	if (fchdir(here) < 0 && rc == 0)
+		rc = -errno;
+	(void)rmdir(dir);
+	return rc;
+}
+
+/* Gives a socket the name of one that is gone; ret_file: its file, or -1. */
+static int bind_as_gone(int fd, const ProtobufCBinaryData *name, uint32_t id, int *ret_file)
+{
+	struct sockaddr_un addr;
+	socklen_t len = address(name->data, name->len, &addr);
+
+	*ret_file = -1;
+	if (!addr.sun_path[0])
+		return bind_when_free(fd, &addr, len);
+	if (addr.sun_path[0] == '/')
+		return bind_for_now(fd, &addr, len, id, ret_file);
+	return bind_relative(fd, &addr, len, id, ret_file);
+}
+
+/* Its peer is closed, which a datagram socket notices only when it sends: until then it has a name.
+ */
+static int make_with_gone_peer(struct restore *r, struct restore_unix *u)
+{
+	UnixSkEntry e = *u->e;
+	struct restore_unix gone = { .e = &e, .fd = -1, .spare = -1, .file = -1 };
+	int rc = make_bound(r, u);
+
+	if (rc < 0)
+		return rc;
+	autoclose int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	autoclose int file = -1;
+	e.name = e.peer_name;
+	rc = fd < 0 ? -errno : bind_as_gone(fd, &e.peer_name, e.id, &file);
+	gone.file = file;
+	if (rc == 0)
+		rc = connect_to(u->fd, &gone);
+	if (rc < 0)
+		warn("unix socket %u: its peer %s was gone; now it has none: %s", u->e->ino,
+		     unix_name(&e.name).s, strerror(-rc));
+	return 0;
+}
+
 /* ---- the other end was outside ---- */
 
 static int connect_outside(struct restore_unix *u, const char *path)
@@ -643,6 +780,8 @@ static int make(struct restore *r, struct restore_unix *u)
 		return make_bound(r, u);
 	if (p)
 		return make_one_way(r, u);
+	if (e->type == SOCK_DGRAM && e->has_peer_name && e->peer_name.len)
+		return make_with_gone_peer(r, u);
 	if (is_half(u))
 		return make_half(r, u);
 	uint64_t bytes;
@@ -862,20 +1001,36 @@ static struct restore_unix *find_source(const struct restore_sockets *s, const S
 	return NULL;
 }
 
-/* A sender that is gone: one with its name for as long as the datagram takes. */
-static int sender_named(const SkPacketEntry *e)
+/* Gives a socket the name of a sender that is gone. */
+static int name_sender(int fd, const struct restore_unix *to, const SkPacketEntry *e)
 {
-	struct sockaddr_un addr;
-	socklen_t len = address(e->source.data, e->source.len, &addr);
-	autoclose int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool is_path = e->source.len && e->source.data[0];
+	autoclose int file = -1;
+	int rc = bind_as_gone(fd, &e->source, to->e->id, &file);
 
-	if (fd < 0 || (is_path && addr.sun_path[0] != '/') ||
-	    bind(fd, (struct sockaddr *)&addr, len) < 0)
-		return -1;
-	if (is_path)
-		(void)unlink(addr.sun_path);
-	return take_fd(&fd);
+	if (rc < 0)
+		warn("unix socket %u: a datagram that waits in it loses the name of its sender %s: "
+		     "%s",
+		     to->e->ino, unix_name(&e->source).s, strerror(-rc));
+	return rc;
+}
+
+/* One that exists for as long as the datagram takes. -1: none. */
+static int sender_named(const struct restore_unix *to, const SkPacketEntry *e)
+{
+	autoclose int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd < 0 || name_sender(fd, to, e) < 0 ? -1 : take_fd(&fd);
+}
+
+/* Whoever reaches a socket without a name is the other end of a pair: all is from one sender. */
+static void name_spare(struct restore_unix *u, const SkPacketEntry *e)
+{
+	struct sockaddr_un now;
+	socklen_t len = sizeof(now);
+
+	if (u->spare >= 0 && getsockname(u->spare, (struct sockaddr *)&now, &len) == 0 &&
+	    len <= sizeof(sa_family_t))
+		(void)name_sender(u->spare, u, e);
 }
 
 static int fill_queue(struct restore *r, const struct snapshot_packet *p)
@@ -893,7 +1048,7 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 	socklen_t to_len = source && source->peer != u ? address_of(u, &to) : 0;
 	bool is_temporary = false;
 	autoclose int gone =
-		p->entry->has_source && !source && u->e->name.len ? sender_named(p->entry) : -1;
+		p->entry->has_source && !source && u->e->name.len ? sender_named(u, p->entry) : -1;
 
 	if (gone >= 0) {
 		to_len = address_of(u, &to);
@@ -901,6 +1056,8 @@ static int fill_queue(struct restore *r, const struct snapshot_packet *p)
 		return rc < 0 ? failed(u, -rc, "put back what waited in it") : 0;
 	}
 
+	if (p->entry->has_source && !source)
+		name_spare(u, p->entry);
 	int fd = source ? source->fd : sender_for(r, u, p->entry->has_source, &is_temporary);
 	if (fd < 0)
 		return failed(u, -fd, "find a sender for what waits in it");

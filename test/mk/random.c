@@ -51,6 +51,7 @@ struct object {
 	int type;		/* of a socket */
 	bool mute;		/* nothing may be sent: nobody has accepted it yet */
 	bool connected;
+	bool sent, watched;	/* in a message, by an epoll: never both */
 	char path[64];		/* below dir=, or empty */
 	struct name name;	/* of a socket */
 };
@@ -415,9 +416,13 @@ static void watch(struct own *epoll)
 	int rc;
 
 	e.data.u64 = mix(step);
+	if (object_of(target)->sent)
+		return;
 	rc = epoll_ctl(epoll->fd, EPOLL_CTL_ADD, target->fd, &e);
-	if (!rc)
-		tell("epoll %d watches %d for %#x", epoll->fd, target->fd, e.events);
+	if (rc)
+		return;
+	object_of(target)->watched = true;
+	tell("epoll %d watches %d for %#x", epoll->fd, target->fd, e.events);
 }
 
 static void make_epoll(void)
@@ -530,6 +535,8 @@ static void connect_to(int object)
 	struct object *to = &shared()->objects[object], *o;
 	int fd, number;
 
+	if (nr_own == MAX_OWN) /* keep() would close it, and nobody has accepted it yet */
+		return;
 	if (to->type == SOCK_DGRAM && one_in(2)) {
 		fd = make_bound(SOCKET, to->type, &number);
 	} else {
@@ -588,12 +595,19 @@ static int choose_fds(int *fds, int max)
 	int nr = one_in(2) ? 1 + chance(max) : 0, i, j;
 
 	for (i = 0, j = 0; i < nr; i++) {
-		int fd = some()->fd, k;
+		struct own *o = some();
+		struct object *object = object_of(o);
+		int fd = o->fd, k;
 
+		/* An epoll, or what it watches, cannot be dumped when only a message has it. */
+		if (object->kind == EPOLL || object->watched)
+			continue;
 		for (k = 0; k < j && fds[k] != fd; k++)
 			;
-		if (k == j)
-			fds[j++] = fd;
+		if (k < j)
+			continue;
+		object->sent = true;
+		fds[j++] = fd;
 	}
 	return j;
 }
@@ -799,7 +813,8 @@ static void close_some(void)
 {
 	struct own *o = some();
 
-	if (!o)
+	/* What nobody has accepted yet cannot be dumped once its client is gone. */
+	if (!o || (object_of(o)->kind == SOCKET && object_of(o)->mute))
 		return;
 	tell("close %d", o->fd);
 	close(o->fd);

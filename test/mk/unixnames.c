@@ -36,9 +36,11 @@ static const struct abstract abstracts[] = {
 };
 
 static struct server abstract[ARRAY_SIZE(abstracts)];
-static struct server longest, full, relative, unlinked, dir_gone, replaced, replacing;
+static struct server longest, full, relative, unlinked, dir_gone, replaced, replacing, renamed;
 static int gone_box, gone_sender;	/* datagrams, to a file that is gone */
 static struct name gone_name;
+static int widow;			/* connected to a datagram socket that was closed */
+static struct name widowed_of;
 static const long letters[] = { 5, 700, NO_RECORD };
 
 /* ---- abstract, and as long as can be ---- */
@@ -110,6 +112,20 @@ static void make_replaced(void)
 	start_server(&replacing, "replacing", SOCK_STREAM, path_name(dir_path("swap")));
 }
 
+static void make_renamed(void)
+{
+	int gone = need("socket", new_socket(SOCK_DGRAM));
+
+	start_server(&renamed, "renamed", SOCK_STREAM, path_name(dir_path("old")));
+	need("rename", rename(dir_path("old"), dir_path("new")));
+
+	bind_name(gone, path_name(dir_path("dead")));
+	widowed_of = own_name(gone);
+	widow = remember_fd("widow", new_socket(SOCK_DGRAM));
+	connect_name(widow, widowed_of);
+	close(gone);
+}
+
 static void expect_no_file(const char *name)
 {
 	struct stat st;
@@ -163,6 +179,17 @@ static void check_replaced(void)
 	expect_socket(dir_path("swap"));
 }
 
+static void check_renamed(void)
+{
+	struct name now = path_name(dir_path("new"));
+
+	check_server(&renamed, &now);
+	expect_no_file("old");
+	expect_socket(dir_path("new"));
+	expect_socket(dir_path("dead"));
+	same_name("peer that is gone", widowed_of, peer_name(widow));
+}
+
 /* ---- all of it ---- */
 
 static void make(void)
@@ -179,6 +206,8 @@ static void make(void)
 		make_dir_gone();
 	if (param_long("replaced"))
 		make_replaced();
+	if (param_long("renamed"))
+		make_renamed();
 	note_fds();
 }
 
@@ -203,6 +232,8 @@ static void check(void)
 		check_dir_gone();
 	if (param_long("replaced"))
 		check_replaced();
+	if (param_long("renamed"))
+		check_renamed();
 }
 
 struct factory unixnames_factory = {
@@ -215,6 +246,7 @@ struct factory unixnames_factory = {
 		{ "unlinked", "0", "1: files that are gone" },
 		{ "parents", "0", "1: the directory of the file is gone, too" },
 		{ "replaced", "0", "1: the path belongs to another socket" },
+		{ "renamed", "0", "1: the file has another name; and a peer that is gone" },
 	},
 	.make	= make,
 	.check	= check,
