@@ -1,0 +1,17 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Jobs: one in the background, one that is stopped, and pipelines in the foreground, each in a
+# process group of its own. Each line of the file is the number after the one before.
+set -m
+sleep 1000 &
+sleep 1000 &
+kill -STOP %2
+trap 'kill -CONT %2; kill %1 %2; exit' TERM
+n=0
+while true; do
+	n=$((n + 1))
+	echo $n | cat | tail -n 1 >>"$1"
+	kill -0 %1 %2 || exit
+	[ "$(ps -o state= -p "$(jobs -p %2)")" = T ] || exit
+	sleep 0.01
+done
