@@ -5,6 +5,7 @@
 set -m
 sleep 1000 &
 sleep 1000 &
+stopped=$!
 kill -STOP %2
 trap 'kill -CONT %2; kill %1 %2; exit' TERM
 n=0
@@ -12,6 +13,9 @@ while true; do
 	n=$((n + 1))
 	echo $n | cat | tail -n 1 >>"$1"
 	kill -0 %1 %2 || exit
-	[ "$(ps -o state= -p "$(jobs -p %2)")" = T ] || exit
+	# a stop takes effect when the process gets a CPU
+	until read -r _ _ state _ <"/proc/$stopped/stat" && [ "$state" = T ]; do
+		sleep 0.01
+	done
 	sleep 0.01
 done

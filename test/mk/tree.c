@@ -454,6 +454,7 @@ static void check(void)
 static void stop(void)
 {
 	if (stopped) {
+		signal(SIGCHLD, SIG_DFL);
 		kill(stopped, SIGTERM);
 		kill(stopped, SIGCONT);
 		if (waitpid(stopped, NULL, 0) != stopped)
