@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <pthread.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +165,13 @@ int probe_read_info(struct fd_probe *p)
 	return rc < 0 ? probe_failed(p, rc) : 0;
 }
 
+static void probe_done(struct fd_probe *p)
+{
+	free(p->lines);
+}
+
+#define autoprobe __attribute__((cleanup(probe_done)))
+
 /* Where the descriptors of a task are looked at, opened once for all of them. */
 struct fd_places {
 	int pidfd, fds, infos;
@@ -205,41 +211,6 @@ static int probe_fd(struct fd_probe *p, const struct fd_places *at)
 	if (fstatat(at->fds, name, &p->st, 0) < 0)
 		return -errno;
 	return read_info(p);
-}
-
-/* Descriptors that are looked at together: two threads share them, as nothing else is needed. */
-struct probing {
-	const struct fd_places *at;
-	struct fd_probe *probes;
-	size_t n;
-};
-
-#define PROBES_AT_ONCE 512
-#define PROBES_SHARED  64 /* fewer are not worth a thread */
-
-static void *probe_part(void *arg)
-{
-	struct probing *part = arg;
-
-	for (size_t i = 0; i < part->n; i++)
-		part->probes[i].rc = probe_fd(&part->probes[i], part->at);
-	return NULL;
-}
-
-static void probe_all(struct probing *all)
-{
-	struct probing first = *all, second = *all;
-	pthread_t thread;
-
-	first.n = all->n < PROBES_SHARED ? all->n : all->n / 2;
-	second.probes += first.n;
-	second.n -= first.n;
-	bool is_shared = second.n && pthread_create(&thread, NULL, probe_part, &second) == 0;
-	(void)probe_part(&first);
-	if (is_shared)
-		pthread_join(thread, NULL);
-	else
-		(void)probe_part(&second);
 }
 
 uint32_t probe_flags(const struct fd_probe *p)
@@ -288,53 +259,34 @@ static int add_description(struct dump *d, struct fd_probe *p, const struct fd_p
 	return rc;
 }
 
-static int collect_probe(struct dump *d, struct fd_probe *p, const struct fd_places *at)
+static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct fd_places *at)
 {
-	struct dump_task *t = p->task;
+	autoprobe struct fd_probe p;
 
-	if (p->rc < 0)
-		return probe_failed(p, p->rc);
+	p.task = t;
+	p.fd = fd;
+	p.copy = -1;
+	p.lines = NULL; /* the rest is filled in; its room for a link is large */
+	p.lines_size = 0;
+	int rc = probe_fd(&p, at);
+	if (rc < 0)
+		return probe_failed(&p, rc);
 	struct known_file *f = arena_new(&d->arena, struct known_file);
-	*f = (struct known_file){ p->st.st_dev, p->st.st_ino, t->process->pid, p->fd, NULL };
+	*f = (struct known_file){ p.st.st_dev, p.st.st_ino, t->process->pid, fd, NULL };
 	struct known_file **found = tsearch(f, &table(d)->files, compare_files);
 	if (!found)
-		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, p->fd);
-	int rc = *found == f ? add_description(d, p, at, f) : 0;
+		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);
+	if (*found == f)
+		rc = add_description(d, &p, at, f);
 	if (rc < 0)
 		return rc;
 	FdinfoEntry *e = MESSAGE(&d->arena, FdinfoEntry, fdinfo_entry);
 	e->id = (*found)->entry->id;
 	e->type = (*found)->entry->type;
-	e->fd = p->fd;
-	e->flags = p->info.flags & O_CLOEXEC ? FD_CLOEXEC : 0;
+	e->fd = fd;
+	e->flags = p.info.flags & O_CLOEXEC ? FD_CLOEXEC : 0;
 	*ARENA_PUSH(&d->arena, t->fds, t->n_fds) = e;
-	return locks_collect(d, p, e->id);
-}
-
-static int collect_fds(struct dump *d, struct dump_task *t, const int *fds, size_t n,
-		       const struct fd_places *at)
-{
-	size_t room = min(n, (size_t)PROBES_AT_ONCE);
-	autofree struct fd_probe *probes = xmalloc(max(room, (size_t)1) * sizeof(*probes));
-	int rc = 0;
-
-	for (size_t first = 0; first < n && rc == 0; first += room) {
-		struct probing p = { at, probes, min(n - first, room) };
-
-		for (size_t i = 0; i < p.n; i++) {
-			probes[i].task = t;
-			probes[i].fd = fds[first + i];
-			probes[i].copy = -1;
-			probes[i].lines = NULL;
-			probes[i].lines_size = 0; /* the rest is filled in; its link is large */
-		}
-		probe_all(&p);
-		for (size_t i = 0; i < p.n; i++) {
-			rc = rc < 0 ? rc : collect_probe(d, &probes[i], at);
-			free(probes[i].lines);
-		}
-	}
-	return rc;
+	return locks_collect(d, &p, e->id);
 }
 
 int files_dump_fd(struct dump *d, pid_t pid, int fd)
@@ -381,7 +333,7 @@ int files_add_own(struct dump *d, int fd, uint32_t *ret_id)
 	*ARENA_PUSH(&d->arena, d->own_fds, d->n_own_fds) = fd;
 	int rc = t ? open_places(t->process, &at) : -errno;
 	if (rc == 0)
-		rc = collect_fds(d, t, &fd, 1, &at);
+		rc = collect_fd(d, t, fd, &at);
 	if (rc == 0)
 		*ret_id = t->fds[t->n_fds - 1]->id;
 	return rc;
@@ -428,7 +380,9 @@ int files_collect_task(struct dump *d, struct dump_task *t)
 		return fail(-rc, "pid %d: list its descriptors", t->process->pid);
 	autoplaces struct fd_places at = { -1, -1, -1 };
 	rc = open_places(t->process, &at);
-	return rc < 0 ? rc : collect_fds(d, t, fds, n, &at);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = collect_fd(d, t, fds[i], &at);
+	return rc;
 }
 
 int files_path_id(struct dump *d, struct dump_task *t, const char *link, int flags,

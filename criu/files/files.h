@@ -22,7 +22,6 @@ struct fd_probe {
 	char *lines; /* of fdinfo, each ended by a zero byte */
 	size_t lines_size;
 	char link[4200]; /* of /proc/PID/fd/N */
-	int rc;		 /* of looking: 0 or -errno */
 };
 
 /* The next line of fdinfo that is `name: value`, after line (NULL: from the first). NULL: none. */
