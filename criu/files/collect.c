@@ -140,6 +140,8 @@ uint64_t probe_number(const struct fd_probe *p, const char *name, int base, uint
 	return (base == 16 ? text_hex(value, &n) : text_dec(value, &n)) ? n : fallback;
 }
 
+#define INFO_ROOM 2048
+
 /* 0 or -errno, not reported. */
 static int read_info(struct fd_probe *p)
 {
@@ -148,7 +150,14 @@ static int read_info(struct fd_probe *p)
 	free(p->lines);
 	p->lines = NULL;
 	snprintf(path, sizeof(path), "%d", p->fd);
-	ssize_t len = read_file_at(p->info_dir, path, &p->lines);
+	/* The kernel gives it as a whole: mostly one read is enough. */
+	p->lines = xmalloc(INFO_ROOM);
+	ssize_t len = read_small_at(p->info_dir, path, p->lines, INFO_ROOM);
+	if (len == INFO_ROOM - 1) {
+		free(p->lines);
+		p->lines = NULL;
+		len = read_file_at(p->info_dir, path, &p->lines);
+	}
 	p->lines_size = len < 0 ? 0 : len;
 	return len < 0 ? (int)len : proc_fdinfo_parse(p->lines, &p->info);
 }
@@ -167,6 +176,7 @@ int probe_read_info(struct fd_probe *p)
 
 static void probe_done(struct fd_probe *p)
 {
+	own_close(&p->copy);
 	free(p->lines);
 }
 
@@ -208,9 +218,16 @@ static int probe_fd(struct fd_probe *p, const struct fd_places *at)
 	ssize_t len = read_link_at(at->fds, name, p->link, sizeof(p->link));
 	if (len < 0)
 		return len;
-	if (fstatat(at->fds, name, &p->st, 0) < 0)
+	/* Of a copy that is half as dear as by the path. */
+	p->copy = syscall(SYS_pidfd_getfd, at->pidfd, p->fd, 0);
+	if (p->copy < 0 ? fstatat(at->fds, name, &p->st, 0) < 0 : fstat(p->copy, &p->st) < 0)
 		return -errno;
-	return read_info(p);
+	int rc = read_info(p);
+	if (rc == 0 && p->info.flags & O_PATH) {
+		own_close(&p->copy); /* it can do nothing */
+		p->copy = -1;
+	}
+	return rc;
 }
 
 uint32_t probe_flags(const struct fd_probe *p)
@@ -246,17 +263,11 @@ static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 }
 
 /* A description that is seen for the first time. */
-static int add_description(struct dump *d, struct fd_probe *p, const struct fd_places *at,
-			   struct known_file *f)
+static int add_description(struct dump *d, struct fd_probe *p, struct known_file *f)
 {
 	f->entry = files_new_entry(d);
 	table(d)->inodes[f->entry->id - 1] = p->st.st_ino;
-	if (!(p->info.flags & O_PATH))
-		p->copy = syscall(SYS_pidfd_getfd, at->pidfd, p->fd, 0);
-	int rc = dump_description(d, p, f->entry);
-	own_close(&p->copy);
-	p->copy = -1;
-	return rc;
+	return dump_description(d, p, f->entry);
 }
 
 static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct fd_places *at)
@@ -277,7 +288,7 @@ static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct 
 	if (!found)
 		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);
 	if (*found == f)
-		rc = add_description(d, &p, at, f);
+		rc = add_description(d, &p, f);
 	if (rc < 0)
 		return rc;
 	FdinfoEntry *e = MESSAGE(&d->arena, FdinfoEntry, fdinfo_entry);
