@@ -27,7 +27,7 @@ enum vma_status {
 };
 
 /* vma_entry.flags that tell the size of huge pages. */
-#define MAP_HUGE_FLAGS (MAP_HUGETLB | MAP_HUGE_MASK << MAP_HUGE_SHIFT)
+#define MAP_HUGE_FLAGS (MAP_HUGETLB | (uint32_t)MAP_HUGE_MASK << MAP_HUGE_SHIFT)
 
 /*
  * Mappings of a file that the kernel made for them: shared memory, and private memory of huge

@@ -598,6 +598,7 @@ void inject_done(struct inject *in)
 {
 	if (in->region.local)
 		(void)munmap(in->region.local, in->region.size);
+	free(in->saved); /* of a task that was killed */
 	*in = (struct inject){ 0 };
 }
 

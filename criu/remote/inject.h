@@ -60,7 +60,7 @@ int inject_enter(struct inject *in);
  */
 int inject_leave(struct inject *in);
 
-/* Gives back what criu has of the region. This can wait until the process goes on. */
+/* Gives back what criu itself has of it. This can wait until the process goes on, or is gone. */
 void inject_done(struct inject *in);
 
 /*

@@ -181,7 +181,7 @@ void *program_data(struct program *p, const void *data, size_t size)
 {
 	void *room = program_room(p, size);
 
-	if (room)
+	if (room && size)
 		memcpy(room, data, size);
 	return room;
 }
@@ -194,7 +194,7 @@ uint64_t program_raddr(const struct program *p, const void *local)
 static void ring(struct slot *s)
 {
 	/* bell &= ~(1 << 31); wake one sleeper of bell; the comparison is for a second word */
-	int op = FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT), 31, FUTEX_OP_CMP_EQ, 0);
+	unsigned op = FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT | 0u), 31, FUTEX_OP_CMP_EQ, 0);
 
 	(void)syscall(SYS_futex, &s->bell, FUTEX_WAKE_OP, 1, 0, &s->bell, op);
 }

@@ -304,7 +304,11 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 {
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) + 256];
 	struct iovec iov = { s->room, PEEK_ROOM };
-	struct sockaddr_un source;
+	/* The kernel counts a zero byte behind a path, even if that is as long as can be. */
+	struct {
+		struct sockaddr_un un;
+		char zero;
+	} source;
 	struct msghdr msg = { .msg_name = &source,
 			      .msg_namelen = sizeof(source),
 			      .msg_iov = &iov,
@@ -333,8 +337,9 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 	take_credentials(&msg, e);
 	if (u->entry->type == SOCK_DGRAM && msg.msg_namelen > sizeof(sa_family_t)) {
 		e->has_source = true;
-		e->source.len = msg.msg_namelen - sizeof(sa_family_t);
-		e->source.data = arena_memdup(&d->arena, source.sun_path, e->source.len);
+		e->source.len =
+			min((size_t)msg.msg_namelen, sizeof(source.un)) - sizeof(sa_family_t);
+		e->source.data = arena_memdup(&d->arena, source.un.sun_path, e->source.len);
 	}
 	int rc = take_rights(d, u, &msg, e);
 	if (rc < 0)
