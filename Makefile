@@ -205,7 +205,7 @@ lint: all
 	[ $$failed = 0 ]
 
 check: lint unit fuzz-replay
-	$(Q)test/cycle/run -j 2 idle regs files tree
+	$(Q)test/cycle/run -j 2 idle regs-8 files tree
 
 # What is installed: mode, file, directory. Links of the library are made besides.
 INSTALLED := \

@@ -24,6 +24,9 @@ char *arena_printf(struct arena *a, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), nonnull(2)));
 void arena_done(struct arena *a);
 
+/* For tdestroy(3) of a tree whose elements are in an arena: leaves them there. */
+void arena_leave_node(void *node);
+
 #define arena_new(a, type)	((type *)arena_alloc(a, sizeof(type)))
 #define arena_array(a, type, n) ((type *)arena_alloc(a, sizeof(type) * (n)))
 

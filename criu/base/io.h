@@ -28,6 +28,12 @@ ssize_t read_small_at(int dirfd, const char *path, char *buf, size_t size);
 /* readlinkat with termination; -ENAMETOOLONG if it does not fit. Returns the length or -errno. */
 ssize_t read_link_at(int dirfd, const char *path, char *buf, size_t size);
 
+/*
+ * A copy of a descriptor of another process, close-on-exec (pidfd_getfd(2), Linux 5.6). The caller
+ * closes it; or -errno.
+ */
+int copy_fd_of(pid_t pid, int fd);
+
 /* Monotonic time in microseconds. */
 uint64_t now_us(void);
 

@@ -238,9 +238,7 @@ static int take_uffd(struct restore_task *t)
 	if (rc < 0 || fd < 0)
 		return rc;
 	t->uffd_there = fd;
-	autoclose int pidfd = syscall(SYS_pidfd_open, t->pid, 0);
-	if (pidfd >= 0)
-		t->uffd = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	t->uffd = copy_fd_of(t->pid, fd);
 	return 0;
 }
 

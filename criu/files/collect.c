@@ -91,17 +91,12 @@ static struct file_table *table(struct dump *d)
 	return d->file_table;
 }
 
-static void leave_node(void *node)
-{
-	(void)node; /* in the dump's arena */
-}
-
 void file_table_free(struct file_table *t)
 {
 	if (!t)
 		return;
-	tdestroy(t->files, leave_node);
-	tdestroy(t->paths, leave_node);
+	tdestroy(t->files, arena_leave_node);
+	tdestroy(t->paths, arena_leave_node);
 }
 
 FileEntry *files_new_entry(struct dump *d)
@@ -309,14 +304,6 @@ int files_dump_fd(struct dump *d, pid_t pid, int fd)
 		d->last_pidfd.pid = d->last_pidfd.fd < 0 ? 0 : pid;
 	}
 	int copy = d->last_pidfd.pid ? (int)syscall(SYS_pidfd_getfd, d->last_pidfd.fd, fd, 0) : -1;
-	return copy < 0 ? -errno : copy;
-}
-
-int task_fd(pid_t pid, int fd)
-{
-	autoclose int pidfd = syscall(SYS_pidfd_open, pid, 0);
-	int copy = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-
 	return copy < 0 ? -errno : copy;
 }
 

@@ -118,9 +118,7 @@ void files_dump_done(struct dump *d);
 /* The inode of a description that was collected. */
 ino_t files_inode(const struct dump *d, uint32_t id);
 
-/* A copy of a descriptor of a task (or criu). The caller closes it; -errno. */
-int task_fd(pid_t pid, int fd);
-/* The same for many descriptors of one process, at dump. */
+/* copy_fd_of for many descriptors of one process, at dump. */
 int files_dump_fd(struct dump *d, pid_t pid, int fd);
 
 /* A new entry of files.img with an id of its own. */

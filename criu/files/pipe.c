@@ -477,11 +477,6 @@ static int fifo_open(struct restore *r, const FileEntry *e)
 	return file_finish(fd, file->flags, file->name);
 }
 
-static void leave_node(void *node)
-{
-	(void)node; /* in the arena */
-}
-
 void pipes_close_rest(struct restore *r)
 {
 	for (struct restore_pipe *p = r->pipes; p; p = p->next)
@@ -489,7 +484,7 @@ void pipes_close_rest(struct restore *r)
 			own_close(&p->end[k]);
 			p->end[k] = -1;
 		}
-	tdestroy(r->pipe_tree, leave_node);
+	tdestroy(r->pipe_tree, arena_leave_node);
 	r->pipe_tree = r->pipes = NULL;
 }
 

@@ -308,10 +308,6 @@ int tracee_call(struct engine *e, pid_t tid, const struct regs *base, uint64_t i
 	return rc < 0 ? rc : run_call(e, tid, NULL, &call->ret);
 }
 
-/*
- * A call in the leader. frame is where it returns if nobody stops it. Registers first, then the
- * mask: at no instant does the task run its own code with the wrong mask.
- */
 /* The task's own limits hold for the region, too. */
 static const char *remedy_of(const struct thread_call *call)
 {
@@ -324,6 +320,10 @@ static const char *remedy_of(const struct thread_call *call)
 	return "";
 }
 
+/*
+ * A call in the leader. frame is where it returns if nobody stops it. Registers first, then the
+ * mask: at no instant does the task run its own code with the wrong mask.
+ */
 static int leader_call(struct inject *in, uint64_t frame, const char *what,
 		       struct thread_call *call)
 {
@@ -358,10 +358,9 @@ static int map_here(struct inject *in, int fd)
 
 static int copy_descriptor(const struct process *p, int fd)
 {
-	autoclose int pidfd = syscall(SYS_pidfd_open, p->pid, 0);
-	int copy = pidfd < 0 ? -1 : syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	int copy = copy_fd_of(p->pid, fd);
 
-	return copy < 0 ? fail(errno, "pid %d: copy its descriptor %d", p->pid, fd) : copy;
+	return copy < 0 ? fail(-copy, "pid %d: copy its descriptor %d", p->pid, fd) : copy;
 }
 
 static int map_memfd(struct inject *in, int fd)

@@ -78,7 +78,7 @@ static int take_pairs(const struct author *a, int (*theirs)[2], int (*fds)[2], s
 {
 	for (size_t i = 0; i < n; i++)
 		for (int k = 0; k < 2; k++) {
-			fds[i][k] = task_fd(a->task->pid, theirs[i][k]);
+			fds[i][k] = copy_fd_of(a->task->pid, theirs[i][k]);
 			if (fds[i][k] < 0)
 				return fail(-fds[i][k], "pid %d: take a socket that it made",
 					    a->task->pid);

@@ -234,7 +234,9 @@ static void check_kinship(struct dump *d)
 {
 	const struct process *root = d->tree.processes[0];
 	struct kin_task *tasks = arena_array(&d->arena, struct kin_task, d->n_tasks);
-	struct kin_tree tree = { .tasks = tasks, .n = d->n_tasks };
+	struct kin_tree tree = {
+		.tasks = tasks, .n = d->n_tasks, .outer_sid = KIN_NONE, .outer_pgid = KIN_NONE
+	};
 	struct kin_plan plan;
 
 	for (size_t i = 0; i < d->n_tasks; i++) {
@@ -260,11 +262,6 @@ static void check_kinship(struct dump *d)
 			   plan.reason);
 }
 
-static void leave_node(void *node)
-{
-	(void)node; /* in the dump's arena */
-}
-
 int task_collect_tree(struct dump *d)
 {
 	d->n_cpus = get_nprocs();
@@ -272,7 +269,7 @@ int task_collect_tree(struct dump *d)
 	d->tasks = arena_array(&d->arena, struct dump_task, d->n_tasks);
 	for (size_t i = 0; i < d->n_tasks; i++)
 		add_task(d, &d->tasks[i], d->tree.processes[i]);
-	tdestroy(d->tables, leave_node);
+	tdestroy(d->tables, arena_leave_node);
 	check_kinship(d);
 	return 0;
 }

@@ -356,11 +356,6 @@ static int create_some(struct restore *r, struct restore_task *t, size_t first, 
 	return rc;
 }
 
-int task_create_all(struct restore *r)
-{
-	return kin_create(r);
-}
-
 int task_create_threads(struct restore *r, struct restore_task *t)
 {
 	int rc = 0;

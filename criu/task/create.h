@@ -24,7 +24,4 @@ int pid_check_free(struct restore *r, uint32_t pid);
  */
 int kin_plan(struct restore *r);
 
-/* Creates all tasks; the root first. Sessions, groups and parents are as in the image. */
-int kin_create(struct restore *r);
-
 #endif

@@ -37,7 +37,7 @@ struct node {
 enum way { EARLY, LATE, BY_STAND_IN, FROM_SESSION };
 
 struct member {
-	uint32_t birth; /* the session that it has to be born in; 0: any */
+	uint32_t birth; /* the session that it has to be born in; KIN_NONE: any */
 	enum way way;
 	bool is_early; /* of a stand-in: forked before the parent makes its session */
 	bool has_family;
@@ -142,8 +142,8 @@ static void find_births(struct planner *p)
 		if (!is_leader(p, i))
 			m->birth = task(p, i)->sid;
 		int parent = task(p, i)->parent;
-		if (parent < 0 || !m->birth || !is_leader(p, parent) ||
-		    m->birth == task(p, parent)->sid || p->members[parent].birth)
+		if (parent < 0 || m->birth == KIN_NONE || !is_leader(p, parent) ||
+		    m->birth == task(p, parent)->sid || p->members[parent].birth != KIN_NONE)
 			continue;
 		if (is_born_before(p, parent, m->birth))
 			p->members[parent].birth = m->birth;
@@ -152,7 +152,7 @@ static void find_births(struct planner *p)
 
 static bool has_session_of(const struct planner *p, int parent, uint32_t birth)
 {
-	return parent < 0 || !birth || birth == task(p, parent)->sid ||
+	return parent < 0 || birth == KIN_NONE || birth == task(p, parent)->sid ||
 	       birth == p->members[parent].birth;
 }
 
@@ -169,7 +169,7 @@ static bool note_adopter(struct planner *p, struct lost *l, int adopter)
 
 static bool lift_leader(struct planner *p, int i, uint32_t session)
 {
-	if (i < 0 || !is_leader(p, i) || p->members[i].birth)
+	if (i < 0 || !is_leader(p, i) || p->members[i].birth != KIN_NONE)
 		return false;
 	p->members[i].birth = session;
 	return true;
@@ -215,7 +215,7 @@ static bool must_be_early(const struct planner *p, int parent, int child)
 {
 	uint32_t birth = p->members[child].birth;
 
-	return is_leader(p, parent) && birth && birth != task(p, parent)->sid &&
+	return is_leader(p, parent) && birth != KIN_NONE && birth != task(p, parent)->sid &&
 	       birth == p->members[parent].birth;
 }
 
@@ -233,7 +233,7 @@ static void find_ways(struct planner *p, int parent)
 		bool early = must_be_early(p, parent, c);
 
 		/* Parents and their lists come in order: so do indexes of siblings. */
-		if (!child->birth && now == EARLY && c < m->last_early)
+		if (child->birth == KIN_NONE && now == EARLY && c < m->last_early)
 			early = true;
 		enum way wanted = early ? EARLY : LATE;
 		if (!has_session_of(p, parent, child->birth))
@@ -399,10 +399,9 @@ static int make_all_families(struct planner *p)
 /* The root of a tree whose session has lost its leader is created by a helper of that pid. */
 static void make_root(struct planner *p)
 {
-	uint32_t birth = p->members[0].birth;
-	struct lost *l = find_lost(p, birth);
+	struct lost *l = find_lost(p, p->members[0].birth);
 
-	if (!birth || birth == p->tree->outer_sid || !l)
+	if (!l)
 		fork_node(p, 0, KIN_CRIU, 0);
 	else
 		fork_node(p, 0, make_lost_leader(p, l, KIN_CRIU), CLONE_PARENT);
@@ -507,7 +506,7 @@ static int check_result(struct planner *p)
 
 static void note_lost(struct planner *p, uint32_t id)
 {
-	if (find(p, id) < 0 && id != p->tree->outer_sid && id != p->tree->outer_pgid)
+	if (id && find(p, id) < 0 && id != p->tree->outer_sid && id != p->tree->outer_pgid)
 		*ARENA_PUSH(p->a, p->lost, p->n_lost) = (struct lost){ .id = id };
 }
 
@@ -521,6 +520,7 @@ static void note_all(struct planner *p)
 	qsort(p->index, p->n, sizeof(*p->index), compare_number);
 	for (size_t i = 0; i < p->n; i++) {
 		p->nodes[i].pid = task(p, i)->pid;
+		p->members[i].birth = KIN_NONE;
 		note_lost(p, task(p, i)->sid);
 		note_lost(p, task(p, i)->pgid);
 	}

@@ -23,8 +23,11 @@ struct kin_task {
 struct kin_tree {
 	const struct kin_task *tasks;
 	size_t n;
-	uint32_t outer_sid, outer_pgid; /* those of criu, where the root is in them; or 0 */
+	uint32_t outer_sid, outer_pgid; /* those of criu, where the root is in them; or KIN_NONE */
 };
+
+/* Not 0: so a session or group is called whose leader is in another pid namespace. */
+#define KIN_NONE UINT32_MAX
 
 enum kin_call { KIN_FORK, KIN_SETSID, KIN_SETPGID, KIN_SUBREAPER, KIN_END };
 

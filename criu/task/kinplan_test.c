@@ -10,8 +10,6 @@
 
 #define MAX_PROCS 400 /* with those that are gone, and with helpers */
 #define OUTSIDE	  0   /* whoever has started the root, */
-#define SHELL_PID 5   /* its session, */
-#define JOB_PID	  6   /* and its job */
 
 struct proc {
 	uint32_t pid, sid, pgid;
@@ -24,7 +22,8 @@ static struct proc procs[MAX_PROCS];
 static int n_procs;
 static unsigned long now;
 static uint64_t state;
-static bool may_give_up; /* being a subreaper */
+static uint32_t shell_sid = 5, job_pgid = 6; /* of whoever has started the root */
+static bool may_give_up;		     /* being a subreaper */
 
 static long chance(long n)
 {
@@ -50,7 +49,8 @@ static int find_proc(uint32_t pid)
 static bool is_group(uint32_t pgid, uint32_t sid)
 {
 	for (int i = 0; i < n_procs; i++)
-		if (is_there(i) && procs[i].pgid == pgid && (!sid || procs[i].sid == sid))
+		if (is_there(i) && procs[i].pgid == pgid &&
+		    (sid == KIN_NONE || procs[i].sid == sid))
 			return true;
 	return false;
 }
@@ -71,7 +71,7 @@ static int make_proc(uint32_t pid, int by, int parent)
 
 static bool become_leader(int i)
 {
-	if (is_group(procs[i].pid, 0))
+	if (is_group(procs[i].pid, KIN_NONE))
 		return false;
 	procs[i].sid = procs[i].pgid = procs[i].pid;
 	return true;
@@ -119,7 +119,7 @@ static void die(int i)
 static void boot(void)
 {
 	n_procs = 1;
-	procs[0] = (struct proc){ .pid = 1, .sid = SHELL_PID, .pgid = JOB_PID, .is_alive = true };
+	procs[0] = (struct proc){ .pid = 1, .sid = shell_sid, .pgid = job_pgid, .is_alive = true };
 }
 
 /* ---- trees by chance ---- */
@@ -281,15 +281,19 @@ static int try_seeds(long seeds, long steps, bool is_job)
 
 	for (long seed = 1; seed <= seeds; seed++) {
 		struct arena a = { 0 };
-		struct kin_tree tree = { .tasks = tasks };
+		struct kin_tree tree = { .tasks = tasks,
+					 .outer_sid = KIN_NONE,
+					 .outer_pgid = KIN_NONE };
 
 		state = seed * 1000003 + steps;
 		boot();
 		grow(1 + chance(steps), is_job);
 		tree.n = list_tree(tasks);
-		if (tasks[0].sid == SHELL_PID) {
-			tree.outer_sid = SHELL_PID;
-			tree.outer_pgid = tasks[0].pgid == JOB_PID ? JOB_PID : 0;
+		if (!shell_sid && (tasks[0].sid || (!job_pgid && tasks[0].pgid)))
+			continue; /* the others may be in what cannot be named */
+		if (tasks[0].sid == shell_sid) {
+			tree.outer_sid = shell_sid;
+			tree.outer_pgid = tasks[0].pgid == job_pgid ? job_pgid : KIN_NONE;
 		}
 		refused += plan_and_do(&a, &tree) < 0;
 		arena_done(&a);
@@ -312,6 +316,15 @@ TEST(kinplan, jobs_of_a_shell_come_out_as_they_were)
 	ASSERT_EQ(try_seeds(5000, 60, true), 0);
 }
 
+/* A shell in another pid namespace: its session, and its group perhaps, are called 0. */
+TEST(kinplan, jobs_of_a_shell_outside_the_namespace_come_out_as_they_were)
+{
+	shell_sid = 0;
+	ASSERT_EQ(try_seeds(5000, 60, true), 0);
+	job_pgid = 0;
+	ASSERT_EQ(try_seeds(5000, 60, true), 0);
+}
+
 /* Members of a session may have been adopted by processes that are not in one line any more. */
 TEST(kinplan, a_tree_without_a_plan_is_refused_and_rare)
 {
@@ -327,7 +340,10 @@ TEST(kinplan, nonsense_is_refused)
 
 	for (long seed = 1; seed <= 50000; seed++) {
 		struct arena a = { 0 };
-		struct kin_tree tree = { .tasks = tasks, .n = 1 + chance(6) };
+		struct kin_tree tree = { .tasks = tasks,
+					 .n = 1 + chance(6),
+					 .outer_sid = KIN_NONE,
+					 .outer_pgid = KIN_NONE };
 
 		state = seed;
 		for (size_t i = 0; i < tree.n; i++) {

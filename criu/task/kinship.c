@@ -108,8 +108,8 @@ static struct kin_tree make_tree(struct restore *r)
 	return (struct kin_tree){
 		.tasks = tasks,
 		.n = r->n_tasks,
-		.outer_sid = is_outer_session(r, sid(root)) ? sid(root) : 0,
-		.outer_pgid = is_outer_group(r, pgid(root)) ? pgid(root) : 0,
+		.outer_sid = is_outer_session(r, sid(root)) ? sid(root) : KIN_NONE,
+		.outer_pgid = is_outer_group(r, pgid(root)) ? pgid(root) : KIN_NONE,
 	};
 }
 
@@ -279,7 +279,7 @@ static int check_one(struct restore *r, const struct restore_task *t)
 	return 0;
 }
 
-int kin_create(struct restore *r)
+int task_create_all(struct restore *r)
 {
 	const struct kin_plan *plan = r->kinship;
 	int rc = 0;

@@ -8,7 +8,7 @@
 /* Checks what the machine has to offer for all threads, and that all pids are free. */
 int task_check(struct restore *r);
 
-/* Creates all processes, blank, with their sessions and process groups. */
+/* Creates all processes, blank, the root first; sessions, groups and parents as in the image. */
 int task_create_all(struct restore *r);
 
 /* Everything of a process that is not memory or files; then its zombie children. */

@@ -214,7 +214,7 @@ static void add_filter(const struct restore *r, uint32_t i, unsigned flags, stru
 		return;
 	prog.filter = (struct sock_filter *)program_raddr(p, insn);
 	void *room = program_data(p, &prog, sizeof(prog));
-	/* Mitigations are the thread's own and restored with it (speculation.c). */
+	/* Mitigations are the thread's own and restored with it (modes.c). */
 	if (room)
 		CALL(p, "install a seccomp filter", SYS_seccomp, SECCOMP_SET_MODE_FILTER,
 		     flags | f->flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW, program_raddr(p, room));

@@ -16,7 +16,7 @@ int timers_ask(struct dump *d, struct dump_task *t);
 
 /*
  * True if the pending signal came from a timer that expired only after it was asked, so that
- * the image has that expiry still ahead. now_us: when signals were read.
+ * the image has that expiry still ahead. read_us: when signals were read.
  */
 bool timers_is_ahead(const struct dump_task *t, const siginfo_t *si, uint64_t asked_us,
 		     uint64_t read_us);
