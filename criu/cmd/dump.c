@@ -15,6 +15,7 @@
 #include "cmd/commands.h"
 #include "cmd/stats.h"
 #include "files/files.h"
+#include "mem/cow.h"
 #include "mem/mem.h"
 #include "model/dump.h"
 #include "task/collect.h"
@@ -143,17 +144,12 @@ static int save_pages(void *ctx)
 
 	if (unlinkat(d->images.fd, "inventory.img", 0) < 0 && errno != ENOENT)
 		return fail(errno, "image inventory.img: remove that of an older dump");
-	for (size_t i = 0; i < d->n_tasks; i++) {
-		struct dump_task *t = &d->tasks[i];
-		int rc;
-
-		if (t->process->is_zombie)
-			continue;
-		rc = mem_save_pages(d, t);
-		if (rc < 0)
-			return rc;
-	}
-	int rc = mem_save_shared(d);
+	int rc = cow_remove_old(d);
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
+		if (!d->tasks[i].process->is_zombie)
+			rc = mem_save_pages(d, &d->tasks[i]);
+	if (rc == 0)
+		rc = mem_save_shared(d);
 	return rc < 0 ? rc : files_save_contents(d);
 }
 
@@ -162,6 +158,7 @@ static void discard_images(void *ctx)
 	struct dump *d = ctx;
 
 	files_remove_links(d);
+	cow_discard_levels(d);
 	image_dir_discard(&d->images);
 }
 
@@ -321,6 +318,7 @@ int cmd_dump(const struct options *o)
 	tree_done(&d.tree);
 	files_dump_done(&d);
 	file_table_free(d.file_table);
+	cow_close_levels(&d);
 	image_dir_done(&d.images);
 	own_close(&d.images.fd);
 	arena_done(&d.arena);

@@ -21,6 +21,7 @@
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/memfd.h"
+#include "mem/cow.h"
 #include "mem/huge.h"
 #include "mem/mem.h"
 #include "mem/vdso.h"
@@ -195,7 +196,11 @@ static int create_tree(void *ctx)
 {
 	struct restore *r = ctx;
 	uint64_t start = now_us();
+
+	cow_unify(r);
+	cow_plan(r);
 	int rc = task_create_all(r);
+	cow_done(r);
 
 	r->stats.forking_us = now_us() - start;
 	return rc;
@@ -206,7 +211,6 @@ static void kill_tree(void *ctx)
 	task_kill_all(ctx);
 }
 
-/* Maps everything; takes the userfaultfd of a task that has much to fill. */
 static int lay_out(struct restore *r, struct restore_task *t)
 {
 	struct program p;
@@ -223,37 +227,14 @@ static int lay_out(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-static int take_uffd(struct restore_task *t)
-{
-	struct program p;
-	int rc = program_begin(&p, task_worker(t), 1);
-
-	if (rc < 0)
-		return rc;
-	struct call *c = CALL(&p, "make a userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	c->flags = CALL_MAY_FAIL; /* memory is filled another way then */
-	rc = program_run(&p);
-	int fd = c->ret;
-	program_end(&p);
-	if (rc < 0 || fd < 0)
-		return rc;
-	t->uffd_there = fd;
-	t->uffd = copy_fd_of(t->pid, fd);
-	return 0;
-}
-
 static int fill(struct restore *r, struct restore_task *t)
 {
+	const MmEntry *mm = t->image->mm;
 	struct program p;
-	int rc = mem_make_huge(r, t);
-
-	if (rc == 0 && mem_wants_uffd(t))
-		rc = take_uffd(t);
+	int rc = mem_make_huge(r, t, mm, mm->vmas, mm->n_vmas);
 
 	if (rc == 0)
-		rc = mem_fill(r, t);
-	own_close(&t->uffd);
-	t->uffd = -1;
+		rc = mem_fill(r, t, &t->image->pages, mm->vmas);
 	if (rc < 0)
 		return rc;
 	info("filled %zu runs of pages; %zu descriptors", t->image->pages.n, t->image->n_fds);
@@ -262,8 +243,7 @@ static int fill(struct restore *r, struct restore_task *t)
 		return rc;
 	program_set_long(&p);
 	/* First, or a lock would wait for somebody to fill the pages that are missing. */
-	if (t->uffd_there >= 0)
-		CALL(&p, "close the userfaultfd", SYS_close, t->uffd_there);
+	mem_add_end_fill(t, &p);
 	mem_add_finish(r, t, &p);
 	files_restore_task(r, t, &p);
 	rc = program_run(&p);

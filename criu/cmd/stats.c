@@ -44,6 +44,7 @@ int stats_write_dump(struct dump *d)
 	dump.memwrite_time = s->memwrite_us;
 	dump.pages_scanned = s->pages_scanned;
 	dump.pages_written = s->pages_written;
+	dump.pages_skipped_parent = s->pages_shared;
 	e.dump = &dump;
 	if (d->opts->display_stats) {
 		message("Displaying dump stats:");
@@ -52,6 +53,8 @@ int stats_write_dump(struct dump *d)
 		message("Memory dump time: %u us", dump.memdump_time);
 		message("Memory write time: %u us", dump.memwrite_time);
 		message("Memory pages scanned: %lu", (unsigned long)dump.pages_scanned);
+		message("Memory pages skipped from parent: %lu",
+			(unsigned long)dump.pages_skipped_parent);
 		message("Memory pages written: %lu", (unsigned long)dump.pages_written);
 	}
 	return write_to_work_dir("stats-dump", &e);

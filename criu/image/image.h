@@ -74,6 +74,9 @@ void image_cancel(struct image_out *out);
 int image_write_one(struct image_dir *d, enum image_type type, unsigned long id,
 		    const void *message);
 
+/* Makes a symbolic link in place of an image, if it is not there. 0 or an error, reported. */
+int image_link(struct image_dir *d, enum image_type type, unsigned long id, const char *target);
+
 /* Creates a raw image. Returns its descriptor or -errno. */
 int image_create_raw(struct image_dir *d, enum image_type type, unsigned long id);
 

@@ -26,6 +26,17 @@ struct reading {
 
 static int read_level(struct reading *r, const struct level *level, struct pagemap *ret);
 
+/* A file that several pagemaps name has one descriptor: by that they know what they share. */
+static int find_pages(const struct pagemap_set *set, const struct stat *st, uint64_t *ret_size)
+{
+	for (size_t i = 0; i < set->n_files; i++)
+		if (set->files[i].ino == st->st_ino && set->files[i].dev == st->st_dev) {
+			*ret_size = set->files[i].size;
+			return set->files[i].fd;
+		}
+	return -1;
+}
+
 static int open_pages(struct pagemap_set *set, int dirfd, uint32_t id, uint64_t *ret_size)
 {
 	char name[IMAGE_NAME_MAX];
@@ -37,8 +48,13 @@ static int open_pages(struct pagemap_set *set, int dirfd, uint32_t id, uint64_t 
 		return fail(errno, "image %s: open", name);
 	if (!S_ISREG(st.st_mode))
 		return refuse(EINVAL, "image %s: not a regular file", name);
+	int known = find_pages(set, &st, ret_size);
+	if (known >= 0)
+		return known;
 	*ret_size = st.st_size;
-	*ARENA_PUSH(set->arena, set->fds, set->n_fds) = fd;
+	*ARENA_PUSH(set->arena, set->files, set->n_files) = (struct pages_file){
+		.dev = st.st_dev, .ino = st.st_ino, .fd = fd, .size = st.st_size
+	};
 	return take_fd(&fd);
 }
 
@@ -185,7 +201,10 @@ static int read_entries(struct reading *r, struct image_in *in, const struct lev
 					      head->pages_id, r->name, (long)bytes, (long)offset,
 					      (long)size);
 			add_run(r->set, ret,
-				(struct page_run){ e->vaddr, bytes / PAGE_SIZE_, fd, offset });
+				(struct page_run){ .vaddr = e->vaddr,
+						   .pages = bytes / PAGE_SIZE_,
+						   .fd = fd,
+						   .offset = offset });
 			offset += bytes;
 		} else if (entry_flags(e) & PAGEMAP_PARENT) {
 			if (!has_parent)
@@ -231,9 +250,9 @@ int pagemap_read(struct pagemap_set *set, int dirfd, enum image_type type, unsig
 
 void pagemap_set_done(struct pagemap_set *set)
 {
-	for (size_t i = 0; i < set->n_fds; i++)
-		own_close(&set->fds[i]);
-	set->n_fds = 0;
+	for (size_t i = 0; i < set->n_files; i++)
+		own_close(&set->files[i].fd);
+	set->n_files = 0;
 }
 
 int pagemap_write(struct image_dir *d, enum image_type type, unsigned long id, uint32_t pages_id,
@@ -250,7 +269,7 @@ int pagemap_write(struct image_dir *d, enum image_type type, unsigned long id, u
 
 		e.vaddr = run[i].vaddr;
 		e.has_flags = true;
-		e.flags = PAGEMAP_PRESENT;
+		e.flags = run[i].in_parent ? PAGEMAP_PARENT : PAGEMAP_PRESENT;
 		/* Both the old field and the new: readers before 4.0 know only the first. */
 		e.compat_nr_pages = run[i].pages;
 		e.has_nr_pages = true;

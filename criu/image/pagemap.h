@@ -20,8 +20,9 @@ enum pagemap_flag {
 struct page_run {
 	uint64_t vaddr;
 	uint64_t pages;
-	int fd;		 /* owned by the pagemap_set */
+	int fd;		 /* owned by the pagemap_set; one for each file */
 	uint64_t offset; /* in the file */
+	bool in_parent;	 /* to be written: the bytes are those of the parent image */
 };
 
 /* All runs of one object by address, parents resolved. */
@@ -31,10 +32,17 @@ struct pagemap {
 };
 
 /* The pages files that runs refer to. */
+struct pages_file {
+	dev_t dev;
+	ino_t ino;
+	int fd;
+	uint64_t size;
+};
+
 struct pagemap_set {
 	struct arena *arena;
-	int *fds;
-	size_t n_fds;
+	struct pages_file *files;
+	size_t n_files;
 };
 
 /*
@@ -46,7 +54,10 @@ int pagemap_read(struct pagemap_set *set, int dirfd, enum image_type type, unsig
 		 struct pagemap *ret);
 void pagemap_set_done(struct pagemap_set *set);
 
-/* Writes a pagemap whose runs are all present, in order, in pages file pages_id. */
+/*
+ * Writes a pagemap whose runs are, in order, in pages file pages_id, but for those in the parent
+ * image.
+ */
 int pagemap_write(struct image_dir *d, enum image_type type, unsigned long id, uint32_t pages_id,
 		  const struct page_run *run, size_t n);
 

@@ -5,10 +5,12 @@
  * private files cannot be filled by userfaultfd and always go the first way.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "base/io.h"
@@ -34,6 +36,7 @@ struct piece {
 struct fill {
 	struct restore *r;
 	struct restore_task *t;
+	VmaEntry *const *vmas; /* by address */
 	struct piece *pieces;
 	size_t n_pieces;
 	uint64_t total;
@@ -45,20 +48,6 @@ struct fill {
 	int error;
 	const char *what;
 };
-
-static uint64_t total_pages(const struct restore_task *t)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < t->image->pages.n; i++)
-		n += t->image->pages.run[i].pages;
-	return n;
-}
-
-bool mem_wants_uffd(const struct restore_task *t)
-{
-	return total_pages(t) * PAGE_SIZE_ >= UFFD_FROM;
-}
 
 static bool is_filled(const VmaEntry *v)
 {
@@ -77,31 +66,52 @@ static bool is_in_huge(const struct restore_task *t, size_t *cursor, uint64_t po
 	return is_in;
 }
 
-/* Cuts the runs of the image at the borders of mappings, and of huge pages. */
-static void cut_pieces(struct fill *f)
+/* The same for pages that came along from a task that shares them. */
+static const struct page_run *there_at(const struct restore_task *t, size_t *cursor, uint64_t pos,
+				       uint64_t *stop)
 {
-	const MmEntry *mm = f->t->image->mm;
-	const struct pagemap *pages = &f->t->image->pages;
-	size_t v = 0, h = 0;
+	const struct pagemap *m = &t->there;
+
+	while (*cursor < m->n && m->run[*cursor].vaddr + m->run[*cursor].pages * PAGE_SIZE_ <= pos)
+		++*cursor;
+	if (*cursor == m->n)
+		return NULL;
+	const struct page_run *run = &m->run[*cursor];
+	bool is_in = run->vaddr <= pos;
+	*stop = min(*stop, is_in ? run->vaddr + run->pages * PAGE_SIZE_ : run->vaddr);
+	return is_in ? run : NULL;
+}
+
+static bool is_same_place(const struct page_run *a, const struct page_run *b)
+{
+	return a->fd == b->fd && a->offset - a->vaddr == b->offset - b->vaddr;
+}
+
+/* Cuts runs at the borders of mappings, of huge pages, and of what is there already. */
+static void cut_pieces(struct fill *f, const struct pagemap *pages)
+{
+	size_t v = 0, h = 0, k = 0;
 
 	for (size_t i = 0; i < pages->n; i++) {
 		const struct page_run *run = &pages->run[i];
 		uint64_t pos = run->vaddr, end = pos + run->pages * PAGE_SIZE_;
 
 		while (pos < end) {
-			while (mm->vmas[v]->end <= pos)
+			while (f->vmas[v]->end <= pos)
 				v++;
-			uint64_t stop = min(end, mm->vmas[v]->end);
+			const VmaEntry *vma = f->vmas[v];
+			uint64_t stop = min(end, vma->end);
+			const struct page_run *there = there_at(f->t, &k, pos, &stop);
 			bool is_huge = is_in_huge(f->t, &h, pos, &stop);
-			if (is_filled(mm->vmas[v])) {
+			if (is_filled(vma) && !(there && is_same_place(there, run))) {
 				*ARENA_PUSH(&f->r->arena, f->pieces, f->n_pieces) = (struct piece){
 					.addr = pos,
 					.size = stop - pos,
 					.fd = run->fd,
 					.offset = run->offset + (pos - run->vaddr),
-					.by_uffd = f->t->uffd >= 0 && !is_huge &&
-						   mm->vmas[v]->status & VMA_ANON_PRIVATE &&
-						   !(mm->vmas[v]->flags & MAP_HUGETLB),
+					.by_uffd = !is_huge && !there &&
+						   vma->status & VMA_ANON_PRIVATE &&
+						   !(vma->flags & MAP_HUGETLB),
 				};
 				f->total += stop - pos;
 			}
@@ -224,45 +234,92 @@ static int register_uffd(struct fill *f)
 
 	if (ioctl(f->t->uffd, UFFDIO_API, &api) < 0)
 		return fail(errno, "pid %d: start its userfaultfd", f->t->pid);
-	const MmEntry *mm = f->t->image->mm;
 	size_t v = 0;
 	for (size_t i = 0; i < f->n_pieces; i++) {
-		if (!f->pieces[i].by_uffd || (i && f->pieces[i].addr < mm->vmas[v]->end))
+		if (!f->pieces[i].by_uffd || (i && f->pieces[i].addr < f->vmas[v]->end))
 			continue;
-		while (mm->vmas[v]->end <= f->pieces[i].addr)
+		while (f->vmas[v]->end <= f->pieces[i].addr)
 			v++;
 		struct uffdio_register reg = {
-			.range = { mm->vmas[v]->start, mm->vmas[v]->end - mm->vmas[v]->start },
+			.range = { f->vmas[v]->start, f->vmas[v]->end - f->vmas[v]->start },
 			.mode = UFFDIO_REGISTER_MODE_MISSING,
 		};
 		if (ioctl(f->t->uffd, UFFDIO_REGISTER, &reg) < 0)
 			return fail(errno, "pid %d: watch %#lx-%#lx by userfaultfd", f->t->pid,
-				    (long)mm->vmas[v]->start, (long)mm->vmas[v]->end);
+				    (long)f->vmas[v]->start, (long)f->vmas[v]->end);
 	}
 	return 0;
 }
 
-int mem_fill(struct restore *r, struct restore_task *t)
+/* A kernel without userfaultfd, or without permission: memory is filled the other way. */
+static int take_uffd(struct restore_task *t)
 {
-	struct fill f = { .r = r, .t = t, .lock = PTHREAD_MUTEX_INITIALIZER };
-	struct progress progress;
-	pthread_t second;
-	int rc = 0;
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 1);
 
-	cut_pieces(&f);
-	if (!f.n_pieces)
-		return 0;
-	if (t->uffd >= 0)
-		rc = register_uffd(&f);
 	if (rc < 0)
 		return rc;
-	progress_begin(&progress, "restore: memory", f.total);
+	struct call *c = CALL(&p, "make a userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	c->flags = CALL_MAY_FAIL;
+	rc = program_run(&p);
+	int fd = c->ret;
+	program_end(&p);
+	if (rc < 0 || fd < 0)
+		return rc;
+	t->uffd_there = fd;
+	t->uffd = copy_fd_of(t->pid, fd);
+	return 0;
+}
+
+static int choose_ways(struct fill *f)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < f->n_pieces; i++)
+		total += f->pieces[i].by_uffd ? f->pieces[i].size : 0;
+	int rc = total >= UFFD_FROM ? take_uffd(f->t) : 0;
+	if (rc == 0 && f->t->uffd >= 0)
+		return register_uffd(f);
+	for (size_t i = 0; i < f->n_pieces; i++)
+		f->pieces[i].by_uffd = false;
+	return rc;
+}
+
+static int fill_pieces(struct fill *f)
+{
+	struct progress progress;
+	pthread_t second;
+
+	progress_begin(&progress, "restore: memory", f->total);
 	bool has_second =
-		f.total >= THREADS_FROM && pthread_create(&second, NULL, worker_main, &f) == 0;
-	work(&f, &progress, min(f.total, (uint64_t)BUFFER));
+		f->total >= THREADS_FROM && pthread_create(&second, NULL, worker_main, f) == 0;
+	work(f, &progress, min(f->total, (uint64_t)BUFFER));
 	if (has_second)
 		pthread_join(second, NULL);
 	progress_end(&progress);
-	r->stats.pages_restored += f.total / PAGE_SIZE_;
-	return f.error ? fail(f.error, "pid %d: %s", t->pid, f.what) : 0;
+	f->r->stats.pages_restored += f->total / PAGE_SIZE_;
+	return f->error ? fail(f->error, "pid %d: %s", f->t->pid, f->what) : 0;
+}
+
+int mem_fill(struct restore *r, struct restore_task *t, const struct pagemap *pages,
+	     VmaEntry *const *vmas)
+{
+	struct fill f = { .r = r, .t = t, .vmas = vmas, .lock = PTHREAD_MUTEX_INITIALIZER };
+
+	cut_pieces(&f, pages);
+	if (!f.n_pieces)
+		return 0;
+	int rc = choose_ways(&f);
+	if (rc == 0)
+		rc = fill_pieces(&f);
+	own_close(&t->uffd);
+	t->uffd = -1;
+	return rc;
+}
+
+void mem_add_end_fill(struct restore_task *t, struct program *p)
+{
+	if (t->uffd_there >= 0)
+		CALL(p, "close the userfaultfd", SYS_close, t->uffd_there);
+	t->uffd_there = -1;
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -22,63 +23,67 @@
 #define HUGE_SIZE (2ull << 20)
 #define AT_ONCE	  512
 
-static uint64_t first_huge(const RangeEntry *e)
+/* Where huge pages are wanted: whole ones, by address. */
+struct places {
+	struct mem_range *range;
+	size_t n;
+};
+
+static void add_place(struct arena *a, struct places *to, uint64_t pos)
 {
-	return (e->start + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1);
+	struct mem_range *last = to->n ? &to->range[to->n - 1] : NULL;
+
+	if (last && last->end == pos)
+		last->end += HUGE_SIZE;
+	else
+		*ARENA_PUSH(a, to->range, to->n) = (struct mem_range){ pos, pos + HUGE_SIZE };
 }
 
-/* Goes to the next place of a huge page at or behind *pos in range *i. False: there is none. */
-static bool next_place(const MmEntry *mm, size_t *i, uint64_t *pos)
+/* A page that is there already is in the way, or huge already. */
+static bool is_taken(const struct pagemap *there, size_t *i, uint64_t pos)
 {
-	for (; *i < mm->n_huge; ++*i) {
-		*pos = max(*pos, first_huge(mm->huge[*i]));
-		if (*pos + HUGE_SIZE <= mm->huge[*i]->end)
-			return true;
+	while (*i < there->n && there->run[*i].vaddr + there->run[*i].pages * PAGE_SIZE_ <= pos)
+		++*i;
+	return *i < there->n && there->run[*i].vaddr < pos + HUGE_SIZE;
+}
+
+static bool is_mapped(VmaEntry *const *vmas, size_t n, size_t *i, uint64_t pos)
+{
+	while (*i < n && vmas[*i]->end <= pos)
+		++*i;
+	return *i < n && vmas[*i]->start <= pos && vmas[*i]->end >= pos + HUGE_SIZE;
+}
+
+static void find_places(struct arena *a, const struct restore_task *t, const MmEntry *mm,
+			VmaEntry *const *vmas, size_t n_vmas, struct places *ret)
+{
+	size_t v = 0, k = 0;
+
+	for (size_t i = 0; i < mm->n_huge; i++) {
+		uint64_t pos = (mm->huge[i]->start + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1);
+
+		for (; pos + HUGE_SIZE <= mm->huge[i]->end; pos += HUGE_SIZE)
+			if (is_mapped(vmas, n_vmas, &v, pos) && !is_taken(&t->there, &k, pos))
+				add_place(a, ret, pos);
 	}
-	return false;
 }
-
-#define FOR_EACH_PLACE(mm, i, pos)                                                                 \
-	for (uint64_t i = 0, pos = 0; next_place(mm, &(i), &(pos)); (pos) += HUGE_SIZE)
 
 /* One call for each range: every call makes all CPUs empty their lists of pages first. */
-static void add_collapse(const MmEntry *mm, struct program *p)
+static void add_all(const struct places *wanted, struct program *p)
 {
-	for (size_t i = 0; i < mm->n_huge; i++) {
-		uint64_t start = first_huge(mm->huge[i]), end = mm->huge[i]->end & ~(HUGE_SIZE - 1);
+	for (size_t i = 0; i < wanted->n; i++) {
+		const struct mem_range *w = &wanted->range[i];
 
-		if (start < end)
-			CALL(p, "make huge pages", SYS_madvise, start, end - start, MADV_COLLAPSE)
+		for (uint64_t pos = w->start; pos < w->end; pos += HUGE_SIZE)
+			CALL(p, "touch memory", SYS_madvise, pos, PAGE_SIZE_, MADV_POPULATE_WRITE)
 				->flags = CALL_MAY_FAIL;
+		CALL(p, "make huge pages", SYS_madvise, w->start, w->end - w->start, MADV_COLLAPSE)
+			->flags = CALL_MAY_FAIL;
 	}
 }
 
-static void add_all(const struct restore_task *t, struct program *p)
-{
-	const MmEntry *mm = t->image->mm;
-
-	FOR_EACH_PLACE(mm, i, pos)
-	CALL(p, "touch memory", SYS_madvise, pos, PAGE_SIZE_, MADV_POPULATE_WRITE)->flags =
-		CALL_MAY_FAIL;
-	add_collapse(mm, p);
-}
-
-/* A page that was touched, and is no huge one now, would be in the way of the filling. */
-static void add_drop(const struct restore_task *t, struct program *p)
-{
-	size_t h = 0;
-
-	FOR_EACH_PLACE(t->image->mm, i, pos)
-	{
-		while (h < t->n_huge && t->huge[h].end <= pos)
-			h++;
-		if (h == t->n_huge || pos < t->huge[h].start)
-			CALL(p, "drop what was touched", SYS_madvise, pos, HUGE_SIZE,
-			     MADV_DONTNEED);
-	}
-}
-
-static int run(struct restore_task *t, void (*add)(const struct restore_task *t, struct program *p))
+static int run(struct restore_task *t, const struct places *places,
+	       void (*add)(const struct places *places, struct program *p))
 {
 	struct program p;
 	int rc = program_begin(&p, task_worker(t), AT_ONCE);
@@ -86,21 +91,20 @@ static int run(struct restore_task *t, void (*add)(const struct restore_task *t,
 	if (rc < 0)
 		return rc;
 	program_set_long(&p);
-	add(t, &p);
+	add(places, &p);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
 }
 
 /* What has become huge. -ENOTTY and the like: the kernel cannot tell. */
-static int note_huge(struct restore *r, struct restore_task *t, int fd)
+static int find_huge(struct arena *a, int fd, const struct mem_range *in, struct places *ret)
 {
 	struct abi_page_region regions[64];
-	const MmEntry *mm = t->image->mm;
 	struct abi_pm_scan_arg arg = {
 		.size = sizeof(arg),
-		.start = mm->huge[0]->start,
-		.end = mm->huge[mm->n_huge - 1]->end,
+		.start = in->start,
+		.end = in->end,
 		.vec = (uint64_t)regions,
 		.vec_len = ARRAY_SIZE(regions),
 		.category_mask = ABI_PAGE_IS_HUGE,
@@ -113,34 +117,79 @@ static int note_huge(struct restore *r, struct restore_task *t, int fd)
 		if (n < 0)
 			return -errno;
 		for (int i = 0; i < n; i++)
-			*ARENA_PUSH(&r->arena, t->huge, t->n_huge) =
-				(struct mem_range){ regions[i].start, regions[i].end };
+			for (uint64_t pos = regions[i].start; pos < regions[i].end;
+			     pos += HUGE_SIZE)
+				add_place(a, ret, pos);
 		arg.start = arg.walk_end;
 	}
 	return 0;
 }
 
-int mem_make_huge(struct restore *r, struct restore_task *t)
+/* A page that was touched, and is no huge one now, would be in the way of the filling. */
+static void add_drop(const struct places *small, struct program *p)
 {
-	uint64_t have = 0, wanted = 0;
+	for (size_t i = 0; i < small->n; i++)
+		CALL(p, "drop what was touched", SYS_madvise, small->range[i].start,
+		     small->range[i].end - small->range[i].start, MADV_DONTNEED);
+}
+
+static struct places subtract(struct arena *a, const struct places *wanted,
+			      const struct places *have)
+{
+	struct places left = { 0 };
+	size_t h = 0;
+
+	for (size_t i = 0; i < wanted->n; i++)
+		for (uint64_t pos = wanted->range[i].start; pos < wanted->range[i].end;
+		     pos += HUGE_SIZE) {
+			while (h < have->n && have->range[h].end <= pos)
+				h++;
+			if (h == have->n || have->range[h].start > pos)
+				add_place(a, &left, pos);
+		}
+	return left;
+}
+
+static uint64_t kib(const struct places *p)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < p->n; i++)
+		n += p->range[i].end - p->range[i].start;
+	return n >> 10;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct mem_range *x = a, *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
+		  VmaEntry *const *vmas, size_t n_vmas)
+{
+	struct places wanted = { 0 }, have = { 0 };
 	char path[32];
 
-	FOR_EACH_PLACE(t->image->mm, i, pos)
-	wanted += HUGE_SIZE;
-	if (!wanted)
+	find_places(&r->arena, t, mm, vmas, n_vmas, &wanted);
+	if (!wanted.n)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", t->pid);
 	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int rc = fd < 0 ? fail(errno, "open %s", path) : run(t, add_all);
+	int rc = fd < 0 ? fail(errno, "open %s", path) : run(t, &wanted, add_all);
 	if (rc < 0)
 		return rc;
-	if (note_huge(r, t, fd) < 0)
-		t->n_huge = 0;
-	for (size_t i = 0; i < t->n_huge; i++)
-		have += t->huge[i].end - t->huge[i].start;
-	if (have == wanted)
+	for (size_t i = 0; i < wanted.n; i++)
+		if (find_huge(&r->arena, fd, &wanted.range[i], &have) < 0)
+			break;
+	for (size_t i = 0; i < have.n; i++)
+		*ARENA_PUSH(&r->arena, t->huge, t->n_huge) = have.range[i];
+	qsort(t->huge, t->n_huge, sizeof(*t->huge), by_start);
+	struct places small = subtract(&r->arena, &wanted, &have);
+	if (!small.n)
 		return 0;
-	info("%lu of %lu KiB of huge pages could be had again", (long)(have >> 10),
-	     (long)(wanted >> 10));
-	return run(t, add_drop);
+	info("%lu of %lu KiB of huge pages could be had again", (long)kib(&have),
+	     (long)kib(&wanted));
+	return run(t, &small, add_drop);
 }

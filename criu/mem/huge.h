@@ -5,9 +5,11 @@
 #include "model/restore.h"
 
 /*
- * Makes huge pages where the task had them, as far as they can be had; they are empty then. Its
- * memory is mapped and nothing of it is filled. t->huge tells where. 0 or -errno, reported.
+ * Makes huge pages where mm has them, in mappings of the task (by address), as far as they can be
+ * had; they are empty then. Nothing is filled but what the task has inherited (t->there), which
+ * stays. t->huge tells where all of them are. 0 or -errno, reported.
  */
-int mem_make_huge(struct restore *r, struct restore_task *t);
+int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
+		  VmaEntry *const *vmas, size_t n_vmas);
 
 #endif

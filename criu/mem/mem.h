@@ -48,22 +48,35 @@ int mem_write_shared(struct dump *d);
 int mem_make_shared(struct restore *r);
 void mem_close_shared(struct restore *r);
 
+/* Maps what the entry says, with that protection. */
+void mem_add_map(struct restore *r, struct program *p, const VmaEntry *v, int prot);
+
+/*
+ * Before and after a task is forked (node: its index, or behind those of tasks that of a helper):
+ * memory that it shares with others from birth. See mem/cow.h.
+ */
+int cow_before_fork(struct restore *r, int node);
+void cow_inherit(struct restore *r, struct restore_task *t, const struct restore_task *creator);
+
 /*
  * Restore, in this order, all but mem_fill by programs in the blank task:
  *   mem_choose      addresses that are free in criu and in all tasks, for the shared region and
  *                   for the vDSO while it waits
  *   mem_add_strip   unmap everything else
  *   mem_add_layout  set the fields of the mm, vDSO into place, map everything
- *   mem_fill        pages, from criu; needs a userfaultfd of the task, or -1
+ *   mem_fill        pages, from criu
  *   mem_add_finish  final protections, locks and advice
  */
 int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size);
 void mem_add_strip(struct restore *r, struct program *p);
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p);
-int mem_fill(struct restore *r, struct restore_task *t);
+/*
+ * Pages go into mappings of the task, which hold all of them, by address. Memory of huge pages
+ * and what is there already are left out (t->huge, t->there). Then the end of that in the task.
+ */
+int mem_fill(struct restore *r, struct restore_task *t, const struct pagemap *pages,
+	     VmaEntry *const *vmas);
+void mem_add_end_fill(struct restore_task *t, struct program *p);
 void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p);
-
-/* True if the task has enough pages for a userfaultfd to pay (see mem/fill.c). */
-bool mem_wants_uffd(const struct restore_task *t);
 
 #endif

@@ -16,6 +16,7 @@
 #include "base/own.h"
 #include "files/files.h"
 #include "kernel/abi.h"
+#include "mem/cow.h"
 #include "mem/mem.h"
 #include "mem/shared.h"
 #include "mem/vdso.h"
@@ -138,7 +139,7 @@ static bool is_writable_first(const VmaEntry *v, bool is_filled)
 	return is_filled || (v->has_is_reserved && v->is_reserved);
 }
 
-static void add_map(struct restore *r, struct program *p, const VmaEntry *v, bool is_filled)
+void mem_add_map(struct restore *r, struct program *p, const VmaEntry *v, int prot)
 {
 	int flags = (v->flags & MAP_FLAGS) | MAP_FIXED_NOREPLACE;
 	bool is_file = v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED);
@@ -147,9 +148,8 @@ static void add_map(struct restore *r, struct program *p, const VmaEntry *v, boo
 
 	if (has_segment)
 		flags &= ~(MAP_ANONYMOUS | MAP_HUGE_FLAGS);
-	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start,
-	     v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0), flags, (uint64_t)fd,
-	     fd < 0 ? 0 : v->pgoff);
+	CALL(p, is_file ? "map a file" : "map memory", SYS_mmap, v->start, v->end - v->start, prot,
+	     flags, (uint64_t)fd, fd < 0 ? 0 : v->pgoff);
 }
 
 /* PR_SET_MEMORY_MERGE: it changes mappings that are there already, so it comes before them. */
@@ -164,6 +164,7 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 
 	/* While nothing maps an executable: the kernel refuses to change it later. */
 	add_mm_fields(r, t, p);
+	cow_add_layout(t, p);
 	if (merges_all(t))
 		CALL(p, "merge equal pages (PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE,
 		     1, 0, 0, 0);
@@ -173,7 +174,10 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 
 		if (!is_mapped_here(v))
 			continue;
-		add_map(r, p, v, has_pages(&t->image->pages, v->start, v->end, &cursor));
+		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
+		int prot = v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0);
+		if (!cow_is_there(t, v))
+			mem_add_map(r, p, v, prot);
 	}
 	return rc;
 }
@@ -251,9 +255,11 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 		if (!is_mapped_here(v))
 			continue;
 		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
-		if (!is_filled && is_writable_first(v, is_filled))
+		bool is_there = cow_is_there(t, v);
+		if (!is_filled && !is_there && is_writable_first(v, is_filled))
 			add_touch(p, v);
-		if (!(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
+		if (is_there ? v->prot != (PROT_READ | PROT_WRITE)
+			     : !(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
 			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
 			     v->prot);
 		if (v->has_madv)

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "base/progress.h"
+#include "mem/cow.h"
 #include "mem/mem.h"
 #include "model/vma.h"
 
@@ -509,7 +510,12 @@ int mem_save_pages(struct dump *d, struct dump_task *t)
 
 	snprintf(who, sizeof(who), "pid %d", t->process->pid);
 	r.fd = process_mem(t->process);
-	return r.fd < 0 ? -EIO : save(&r);
+	int rc = r.fd < 0 ? -EIO : cow_find(d, t);
+	if (rc == 0)
+		rc = save(&r);
+	if (rc == 0)
+		cow_merge(d, t);
+	return rc;
 }
 
 /* The parts of a file in memory that were written to. */
@@ -558,5 +564,7 @@ int mem_write_images(struct dump *d, struct dump_task *t)
 {
 	int rc = image_write_one(&d->images, IMG_MM, t->process->pid, t->mm);
 
-	return rc < 0 ? rc : mem_write_pages(d, IMG_PAGEMAP, t->process->pid, &t->pages);
+	if (rc == 0)
+		rc = mem_write_pages(d, IMG_PAGEMAP, t->process->pid, &t->pages);
+	return rc < 0 ? rc : cow_write_levels(d, t);
 }

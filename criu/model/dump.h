@@ -66,11 +66,14 @@ struct dump_task {
 	FdinfoEntry **fds;
 	size_t n_fds;
 	struct saved_pages pages;
+	const struct dump_task *donor; /* an earlier one that has pages in common with it, */
+	struct page_run *shared;       /* these */
+	size_t n_shared;
 };
 
 struct dump_stats {
 	uint64_t freezing_us, frozen_us, memdump_us, memwrite_us;
-	uint64_t pages_scanned, pages_written;
+	uint64_t pages_scanned, pages_written, pages_shared;
 };
 
 #define NS_KINDS    8
@@ -82,6 +85,8 @@ struct dump {
 	struct engine engine;
 	struct tree tree;
 	struct image_dir images;
+	struct image_dir *levels; /* parent, parent/parent, ... below it (mem/cow.c) */
+	size_t n_levels;
 	struct dump_task *tasks; /* parents before children, as in the tree */
 	size_t n_tasks;
 	FileEntry **files; /* open file descriptions, mapped files, executables */

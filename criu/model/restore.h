@@ -18,6 +18,8 @@ struct own_creds {
 };
 
 struct restore_timer; /* task/ */
+struct cow_area;      /* mem/ */
+struct cow;
 
 struct mem_range {
 	uint64_t start, end;
@@ -38,8 +40,11 @@ struct restore_task {
 	pid_t pid;
 	struct mem_range *huge; /* memory of huge pages, which are there before it is filled */
 	size_t n_huge;
-	int uffd;	/* its userfaultfd while memory is filled, in criu; -1: none */
-	int uffd_there; /* the same descriptor in the task */
+	struct cow_area **areas; /* mappings that it has inherited (mem/premap.c), */
+	size_t n_areas;
+	struct pagemap there; /* and pages in them */
+	int uffd;	      /* its userfaultfd while memory is filled, in criu; -1: none */
+	int uffd_there;	      /* the same descriptor in the task */
 	bool is_zombie;
 	bool is_gone; /* a zombie or helper that has died */
 	bool can_raise_limits;
@@ -79,6 +84,8 @@ struct restore {
 	size_t n_helpers;
 	uint32_t last_helper_pid;
 	const struct kin_plan *kinship;
+	int *creators;	 /* of tasks, then helpers: who forks it; -1: criu */
+	struct cow *cow; /* while tasks are created */
 	struct own_creds own_creds;
 	struct maps own_maps; /* of criu, so of every blank task */
 	struct region region; /* shared by criu and all tasks, at the same address */

@@ -39,6 +39,23 @@ static inline bool vma_has_segment(const VmaEntry *v)
 	       (v->status & VMA_ANON_PRIVATE && v->flags & MAP_HUGETLB && v->shmid);
 }
 
+/*
+ * May two tasks have pages of these mappings in common where both are? Private memory of the same
+ * kind, of a file the same part of it.
+ */
+static inline bool vma_may_share(const VmaEntry *a, const VmaEntry *b)
+{
+	const uint32_t private = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE;
+	const uint32_t special = VMA_VDSO | VMA_VVAR | VMA_VSYSCALL;
+
+	if (!(a->status & private) || (a->status ^ b->status) & (private | special) ||
+	    a->status & special || (a->flags ^ b->flags) & ~(uint32_t)MAP_LOCKED ||
+	    a->flags & MAP_HUGETLB || a->end <= b->start || b->end <= a->start)
+		return false;
+	return !(a->status & VMA_FILE_PRIVATE) ||
+	       (a->shmid == b->shmid && a->start - a->pgoff == b->start - b->pgoff);
+}
+
 /* May it have transparent huge pages that belong to it alone? */
 static inline bool vma_may_be_huge(const VmaEntry *v)
 {

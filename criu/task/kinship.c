@@ -22,6 +22,7 @@
 #include "files/files.h"
 #include "proc/task.h"
 #include "proc/text.h"
+#include "mem/mem.h"
 #include "task/create.h"
 #include "task/kinplan.h"
 #include "task/restore.h"
@@ -83,7 +84,7 @@ static void add_helper(struct restore *r, uint32_t pid)
 	struct restore_task *h = &r->helpers[r->n_helpers++];
 
 	h->pid = pid;
-	h->uffd = -1;
+	h->uffd = h->uffd_there = -1;
 	h->n_threads = 1;
 	h->threads = arena_new(&r->arena, struct restore_thread);
 	h->threads[0].tid = pid;
@@ -144,6 +145,10 @@ int kin_plan(struct restore *r)
 		first_error = first_error ? first_error : rc;
 		add_helper(r, plan->helpers[i]);
 	}
+	r->creators = arena_array(&r->arena, int, r->n_tasks + plan->n_helpers);
+	for (size_t i = 0; i < plan->n_steps; i++)
+		if (plan->steps[i].call == KIN_FORK)
+			r->creators[plan->steps[i].who] = plan->steps[i].by;
 	return first_error;
 }
 
@@ -202,7 +207,12 @@ static int do_fork(struct restore *r, const struct kin_step *s)
 			      "pid %d: the leader of its session %u is gone; such a tree cannot be "
 			      "restored with --restore-sibling",
 			      t->pid, sid(t));
-	return blank_create(r, node(r, s->by), t, s->arg);
+	rc = cow_before_fork(r, s->by);
+	if (rc == 0)
+		rc = blank_create(r, node(r, s->by), t, s->arg);
+	if (rc == 0)
+		cow_inherit(r, t, node(r, s->by));
+	return rc;
 }
 
 /* Children get the controlling terminal by being born: the leader takes it before. */
