@@ -58,17 +58,11 @@ static int open_pages(struct pagemap_set *set, int dirfd, uint32_t id, uint64_t 
 	return take_fd(&fd);
 }
 
-static uint64_t run_end(const struct page_run *run)
-{
-	return run->vaddr + run->pages * PAGE_SIZE_;
-}
-
 static void add_run(struct pagemap_set *set, struct pagemap *map, struct page_run run)
 {
 	struct page_run *last = map->n ? &map->run[map->n - 1] : NULL;
 
-	if (last && run_end(last) == run.vaddr && last->fd == run.fd &&
-	    last->offset + last->pages * PAGE_SIZE_ == run.offset)
+	if (last && page_run_end(last) == run.vaddr && page_runs_agree(last, &run))
 		last->pages += run.pages;
 	else
 		*ARENA_PUSH(set->arena, map->run, map->n) = run;
@@ -82,7 +76,7 @@ static size_t first_behind(const struct pagemap *map, uint64_t addr)
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (run_end(&map->run[mid]) <= addr)
+		if (page_run_end(&map->run[mid]) <= addr)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -96,16 +90,12 @@ static int take_from_parent(struct reading *r, const struct pagemap *parent, uin
 {
 	for (size_t i = first_behind(parent, start); i < parent->n && start < end; i++) {
 		const struct page_run *p = &parent->run[i];
-		uint64_t p_end = run_end(p);
+		uint64_t p_end = page_run_end(p);
 
 		if (p->vaddr > start)
 			break;
 		uint64_t stop = min(end, p_end);
-		add_run(r->set, out,
-			(struct page_run){ .vaddr = start,
-					   .pages = (stop - start) / PAGE_SIZE_,
-					   .fd = p->fd,
-					   .offset = p->offset + (start - p->vaddr) });
+		add_run(r->set, out, page_run_part(p, start, stop));
 		start = stop;
 	}
 	if (start < end)

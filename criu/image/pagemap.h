@@ -25,6 +25,28 @@ struct page_run {
 	bool in_parent;	 /* to be written: the bytes are those of the parent image */
 };
 
+/* Address behind the last page. */
+static inline uint64_t page_run_end(const struct page_run *run)
+{
+	return run->vaddr + run->pages * PAGE_SIZE_;
+}
+
+/* Have both, where they overlap, the same bytes of the same file? */
+static inline bool page_runs_agree(const struct page_run *a, const struct page_run *b)
+{
+	return a->fd == b->fd && a->offset - a->vaddr == b->offset - b->vaddr;
+}
+
+/* The part [start, end) of a run. */
+static inline struct page_run page_run_part(const struct page_run *run, uint64_t start,
+					    uint64_t end)
+{
+	return (struct page_run){ .vaddr = start,
+				  .pages = (end - start) / PAGE_SIZE_,
+				  .fd = run->fd,
+				  .offset = run->offset + (start - run->vaddr) };
+}
+
 /* All runs of one object by address, parents resolved. */
 struct pagemap {
 	struct page_run *run;

@@ -86,7 +86,7 @@ static void add_page(struct arena *a, struct page_run **runs, size_t *n, uint64_
 {
 	struct page_run *last = *n ? &(*runs)[*n - 1] : NULL;
 
-	if (last && last->vaddr + last->pages * PAGE_SIZE_ == addr)
+	if (last && page_run_end(last) == addr)
 		last->pages++;
 	else
 		*ARENA_PUSH(a, *runs, *n) = (struct page_run){ .vaddr = addr, .pages = 1 };
@@ -117,7 +117,7 @@ static int compare(struct comparison *c)
 	size_t v = 0, w = 0;
 
 	for (size_t i = 0; i < p->n_runs; i++) {
-		uint64_t pos = p->runs[i].vaddr, end = pos + p->runs[i].pages * PAGE_SIZE_;
+		uint64_t pos = p->runs[i].vaddr, end = page_run_end(&p->runs[i]);
 
 		while (pos < end) {
 			while (v < mm->n_vmas && mm->vmas[v]->end <= pos)
@@ -201,16 +201,16 @@ static void subtract(struct arena *a, struct saved_pages *from, const struct pag
 
 	for (size_t i = 0; i < from->n_runs; i++) {
 		struct page_run r = from->runs[i];
-		uint64_t end = r.vaddr + r.pages * PAGE_SIZE_;
+		uint64_t end = page_run_end(&r);
 
 		for (; k < n && runs[k].vaddr < end; k++) {
-			uint64_t stop = min(end, runs[k].vaddr + runs[k].pages * PAGE_SIZE_);
+			uint64_t stop = min(end, page_run_end(&runs[k]));
 
 			r.pages = (max(runs[k].vaddr, r.vaddr) - r.vaddr) / PAGE_SIZE_;
 			if (r.pages)
 				*ARENA_PUSH(a, left, n_left) = r;
 			r.vaddr = stop;
-			if (stop == end && runs[k].vaddr + runs[k].pages * PAGE_SIZE_ > end)
+			if (stop == end && page_run_end(&runs[k]) > end)
 				break; /* it goes on in the next */
 		}
 		r.pages = (end - r.vaddr) / PAGE_SIZE_;
@@ -259,15 +259,14 @@ static void add_shared(struct arena *a, const struct dump_task *t, struct page_r
 	size_t k = 0;
 
 	for (size_t i = 0; i < t->n_shared; i++) {
-		uint64_t start = t->shared[i].vaddr, end = start + t->shared[i].pages * PAGE_SIZE_;
+		uint64_t start = t->shared[i].vaddr, end = page_run_end(&t->shared[i]);
 
-		while (k < donor->n_runs &&
-		       donor->runs[k].vaddr + donor->runs[k].pages * PAGE_SIZE_ <= start)
+		while (k < donor->n_runs && page_run_end(&donor->runs[k]) <= start)
 			k++;
 		for (size_t j = k; j < donor->n_runs && donor->runs[j].vaddr < end; j++) {
 			const struct page_run *r = &donor->runs[j];
 			uint64_t first = max(start, r->vaddr);
-			uint64_t last = min(end, r->vaddr + r->pages * PAGE_SIZE_);
+			uint64_t last = min(end, page_run_end(r));
 
 			*ARENA_PUSH(a, *runs, *n) =
 				(struct page_run){ .vaddr = first,

@@ -72,19 +72,14 @@ static const struct page_run *there_at(const struct restore_task *t, size_t *cur
 {
 	const struct pagemap *m = &t->there;
 
-	while (*cursor < m->n && m->run[*cursor].vaddr + m->run[*cursor].pages * PAGE_SIZE_ <= pos)
+	while (*cursor < m->n && page_run_end(&m->run[*cursor]) <= pos)
 		++*cursor;
 	if (*cursor == m->n)
 		return NULL;
 	const struct page_run *run = &m->run[*cursor];
 	bool is_in = run->vaddr <= pos;
-	*stop = min(*stop, is_in ? run->vaddr + run->pages * PAGE_SIZE_ : run->vaddr);
+	*stop = min(*stop, is_in ? page_run_end(run) : run->vaddr);
 	return is_in ? run : NULL;
-}
-
-static bool is_same_place(const struct page_run *a, const struct page_run *b)
-{
-	return a->fd == b->fd && a->offset - a->vaddr == b->offset - b->vaddr;
 }
 
 /* Cuts runs at the borders of mappings, of huge pages, and of what is there already. */
@@ -94,7 +89,7 @@ static void cut_pieces(struct fill *f, const struct pagemap *pages)
 
 	for (size_t i = 0; i < pages->n; i++) {
 		const struct page_run *run = &pages->run[i];
-		uint64_t pos = run->vaddr, end = pos + run->pages * PAGE_SIZE_;
+		uint64_t pos = run->vaddr, end = page_run_end(run);
 
 		while (pos < end) {
 			while (f->vmas[v]->end <= pos)
@@ -103,7 +98,7 @@ static void cut_pieces(struct fill *f, const struct pagemap *pages)
 			uint64_t stop = min(end, vma->end);
 			const struct page_run *there = there_at(f->t, &k, pos, &stop);
 			bool is_huge = is_in_huge(f->t, &h, pos, &stop);
-			if (is_filled(vma) && !(there && is_same_place(there, run))) {
+			if (is_filled(vma) && !(there && page_runs_agree(there, run))) {
 				*ARENA_PUSH(&f->r->arena, f->pieces, f->n_pieces) = (struct piece){
 					.addr = pos,
 					.size = stop - pos,

@@ -23,15 +23,10 @@
 #include "mem/cow.h"
 #include "mem/huge.h"
 #include "mem/mem.h"
+#include "mem/runs.h"
 #include "model/vma.h"
 
 #define TASK_CALLS 512 /* of one program */
-
-/* Runs that are made anew all the time: not from the arena. */
-struct runs {
-	struct page_run *run;
-	size_t n;
-};
 
 /* The tasks that use a pages file; one of them has all its pages. */
 struct pages_use {
@@ -57,86 +52,6 @@ struct cow {
 	size_t n_areas;
 	size_t hint; /* where the last area was found */
 };
-
-/* ---- runs ---- */
-
-static uint64_t run_end(const struct page_run *r)
-{
-	return r->vaddr + r->pages * PAGE_SIZE_;
-}
-
-static bool goes_on(const struct page_run *a, const struct page_run *b)
-{
-	return run_end(a) == b->vaddr && a->fd == b->fd &&
-	       a->offset + a->pages * PAGE_SIZE_ == b->offset;
-}
-
-/* The part [start, end) of a run. */
-static struct page_run part_of(const struct page_run *r, uint64_t start, uint64_t end)
-{
-	return (struct page_run){ .vaddr = start,
-				  .pages = (end - start) / PAGE_SIZE_,
-				  .fd = r->fd,
-				  .offset = r->offset + (start - r->vaddr) };
-}
-
-static bool is_same_place(const struct page_run *a, const struct page_run *b)
-{
-	return a->fd == b->fd && a->offset - a->vaddr == b->offset - b->vaddr;
-}
-
-/* There is room for it. */
-static void append(struct runs *to, struct page_run r)
-{
-	struct page_run *last = to->n ? &to->run[to->n - 1] : NULL;
-
-	if (last && goes_on(last, &r))
-		last->pages += r.pages;
-	else
-		to->run[to->n++] = r;
-}
-
-/* Does a hold all of b, from the same places? */
-static bool holds(const struct runs *a, const struct runs *b)
-{
-	size_t i = 0;
-
-	for (size_t j = 0; j < b->n; j++) {
-		const struct page_run *r = &b->run[j];
-
-		while (i < a->n && run_end(&a->run[i]) <= r->vaddr)
-			i++;
-		if (i == a->n || a->run[i].vaddr > r->vaddr || run_end(&a->run[i]) < run_end(r) ||
-		    !is_same_place(&a->run[i], r))
-			return false;
-	}
-	return true;
-}
-
-/* All of a, and of b what a has not. */
-static struct runs unite(const struct runs *a, const struct runs *b)
-{
-	/* Every run of a can cut one of b in two. */
-	struct runs all = { .run = xmalloc((2 * a->n + b->n + 1) * sizeof(*all.run)) };
-	size_t i = 0;
-
-	for (size_t j = 0; j < b->n; j++) {
-		uint64_t pos = b->run[j].vaddr, end = run_end(&b->run[j]);
-
-		while (pos < end) {
-			while (i < a->n && run_end(&a->run[i]) <= pos)
-				append(&all, a->run[i++]);
-			uint64_t next = i < a->n ? a->run[i].vaddr : UINT64_MAX;
-
-			if (next > pos)
-				append(&all, part_of(&b->run[j], pos, min(end, next)));
-			pos = next >= end ? end : run_end(&a->run[i]);
-		}
-	}
-	while (i < a->n)
-		append(&all, a->run[i++]);
-	return all;
-}
 
 /* ---- 1. the plan ---- */
 
@@ -298,17 +213,16 @@ static const struct page_run *run_at(struct walk *w, uint64_t addr)
 {
 	const struct pagemap *map = &w->image->pages;
 
-	while (w->run < map->n && run_end(&map->run[w->run]) <= addr)
+	while (w->run < map->n && page_run_end(&map->run[w->run]) <= addr)
 		w->run++;
 	return w->run < map->n ? &map->run[w->run] : NULL;
 }
 
 /* What [run] of a user has in common with the owner of its pages file. */
 static void add_common(struct restore *r, struct cow *c, const struct page_run *run,
-		       struct walk *user, struct walk *owner, int head, struct runs *to,
-		       size_t *room)
+		       struct walk *user, struct walk *owner, int head, struct runs *to)
 {
-	uint64_t pos = run->vaddr, end = run_end(run);
+	uint64_t pos = run->vaddr, end = page_run_end(run);
 
 	while (pos < end) {
 		const struct page_run *o = run_at(owner, pos);
@@ -317,16 +231,12 @@ static void add_common(struct restore *r, struct cow *c, const struct page_run *
 			return;
 		pos = max(pos, o->vaddr);
 		const VmaEntry *v = vma_at(user, pos), *w = vma_at(owner, pos);
-		uint64_t mapped = min(v->end, w->end), stop = min(end, run_end(o));
+		uint64_t mapped = min(v->end, w->end), stop = min(end, page_run_end(o));
 		stop = min(stop, mapped);
 
-		if (is_same_place(o, run) && vma_may_share(v, w) && can_be_mapped(r, v) &&
+		if (page_runs_agree(o, run) && vma_may_share(v, w) && can_be_mapped(r, v) &&
 		    get_area(r, c, v, w, head)) {
-			if (to->n == *room) {
-				*room = max(*room * 2, (size_t)64);
-				to->run = xrealloc(to->run, *room * sizeof(*to->run));
-			}
-			append(to, part_of(run, pos, stop));
+			runs_append(to, page_run_part(run, pos, stop));
 		}
 		pos = stop;
 	}
@@ -340,16 +250,15 @@ static void plan_user(struct restore *r, struct cow *c, int task, int fd)
 	struct walk owner = { .image = r->tasks[u->owner].image };
 	const struct pagemap *map = &user.image->pages;
 	struct runs common = { 0 };
-	size_t room = 0;
 
 	for (size_t i = 0; i < map->n; i++)
 		if (map->run[i].fd == fd)
-			add_common(r, c, &map->run[i], &user, &owner, u->head, &common, &room);
+			add_common(r, c, &map->run[i], &user, &owner, u->head, &common);
 	if (common.n) {
 		struct cow_head *h = get_head(r, c, u->head, u->owner);
 
-		if (!holds(&h->runs, &common)) {
-			struct runs all = unite(&h->runs, &common);
+		if (!runs_hold(&h->runs, &common)) {
+			struct runs all = runs_unite(&h->runs, &common);
 
 			free(h->runs.run);
 			h->runs = all;
@@ -399,6 +308,13 @@ void cow_done(struct restore *r)
 
 /* ---- 2. before a head forks ---- */
 
+static int by_address(const void *a, const void *b)
+{
+	const struct cow_area *x = *(struct cow_area *const *)a, *y = *(struct cow_area *const *)b;
+
+	return (x->vma.start > y->vma.start) - (x->vma.start < y->vma.start);
+}
+
 static int map_areas(struct restore *r, struct restore_task *t, int node)
 {
 	struct cow *c = r->cow;
@@ -416,16 +332,11 @@ static int map_areas(struct restore *r, struct restore_task *t, int node)
 		mem_add_map(r, &p, &a->vma, PROT_READ | PROT_WRITE);
 		*ARENA_PUSH(&r->arena, t->areas, t->n_areas) = a;
 	}
+	if (t->n_areas)
+		qsort(t->areas, t->n_areas, sizeof(*t->areas), by_address);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
-}
-
-static int by_start(const void *a, const void *b)
-{
-	const VmaEntry *x = *(VmaEntry *const *)a, *y = *(VmaEntry *const *)b;
-
-	return (x->start > y->start) - (x->start < y->start);
 }
 
 /* Children would have it, too. */
@@ -451,7 +362,6 @@ static int fill_head(struct restore *r, struct restore_task *t, const struct cow
 
 	for (size_t i = 0; i < t->n_areas; i++)
 		vmas[i] = &t->areas[i]->vma;
-	qsort(vmas, t->n_areas, sizeof(*vmas), by_start);
 	int rc = mem_make_huge(r, t, r->tasks[h->owner].image->mm, vmas, t->n_areas);
 	if (rc == 0)
 		rc = mem_fill(r, t, &runs, vmas);
@@ -462,7 +372,7 @@ static int fill_head(struct restore *r, struct restore_task *t, const struct cow
 static void note_there(struct restore *r, struct restore_task *t, const struct runs *new)
 {
 	const struct runs old = { .run = t->there.run, .n = t->there.n };
-	struct runs all = unite(new, &old);
+	struct runs all = runs_unite(new, &old);
 
 	t->there.run = arena_memdup(&r->arena, all.run, all.n * sizeof(*all.run));
 	t->there.n = all.n;
@@ -503,12 +413,35 @@ void cow_inherit(struct restore *r, struct restore_task *t, const struct restore
 
 /* ---- 3. what a task keeps ---- */
 
+/* The first area that ends behind addr; areas of one task are disjoint and by address. */
+static size_t first_behind(const struct restore_task *t, uint64_t addr)
+{
+	size_t lo = 0, hi = t->n_areas;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (t->areas[mid]->vma.end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* An area can be written to, so memory is reserved for it. That cannot be taken back. */
+static bool is_reserved(const struct restore_task *t, const VmaEntry *v)
+{
+	return v->prot & PROT_WRITE || (v->has_is_reserved && v->is_reserved) ||
+	       runs_touch(&t->image->pages, v->start, v->end);
+}
+
 bool cow_is_there(const struct restore_task *t, const VmaEntry *v)
 {
-	for (size_t i = 0; i < t->n_areas; i++)
-		if (vma_may_share(&t->areas[i]->vma, v) && is_in(v, &t->areas[i]->vma))
-			return true;
-	return false;
+	size_t i = first_behind(t, v->start);
+
+	return i < t->n_areas && vma_may_share(&t->areas[i]->vma, v) &&
+	       is_in(v, &t->areas[i]->vma) && is_reserved(t, v);
 }
 
 static void add_unmap(struct program *p, uint64_t start, uint64_t end)
@@ -523,20 +456,26 @@ static void add_drop(struct program *p, uint64_t start, uint64_t end)
 		CALL(p, "drop what others share", SYS_madvise, start, end - start, MADV_DONTNEED);
 }
 
-/* All of the areas that is in no mapping of the task; mappings come by address. */
+/* All of the areas that is in no mapping of the task. Both come by address. */
 static void add_unmaps(const struct restore_task *t, struct program *p)
 {
 	const MmEntry *mm = t->image->mm;
+	size_t k = 0;
 
 	for (size_t i = 0; i < t->n_areas; i++) {
 		const VmaEntry *a = &t->areas[i]->vma;
 		uint64_t pos = a->start;
 
-		for (size_t k = 0; k < mm->n_vmas; k++) {
+		while (k < mm->n_vmas && mm->vmas[k]->end <= a->start)
+			k++;
+		for (; k < mm->n_vmas && mm->vmas[k]->start < a->end; k++) {
 			const VmaEntry *v = mm->vmas[k];
 
-			if (!touches(a, v) || !vma_may_share(a, v) || !is_in(v, a))
+			if (!cow_is_there(t, v)) {
+				if (v->end > a->end)
+					break; /* the next area may be below it, too */
 				continue;
+			}
 			add_unmap(p, pos, v->start);
 			pos = v->end;
 		}
@@ -552,7 +491,7 @@ static void add_drops(const struct restore_task *t, struct program *p)
 	size_t k = 0, v = 0;
 
 	for (size_t i = 0; i < t->there.n; i++) {
-		uint64_t pos = t->there.run[i].vaddr, end = run_end(&t->there.run[i]);
+		uint64_t pos = t->there.run[i].vaddr, end = page_run_end(&t->there.run[i]);
 
 		while (pos < end) {
 			while (v < mm->n_vmas && mm->vmas[v]->end <= pos)
@@ -565,10 +504,10 @@ static void add_drops(const struct restore_task *t, struct program *p)
 				pos = min(end, mm->vmas[v]->start);
 				continue;
 			}
-			while (k < own->n && run_end(&own->run[k]) <= pos)
+			while (k < own->n && page_run_end(&own->run[k]) <= pos)
 				k++;
 			if (k < own->n && own->run[k].vaddr <= pos) {
-				pos = min(stop, run_end(&own->run[k]));
+				pos = min(stop, page_run_end(&own->run[k]));
 				continue;
 			}
 			stop = k < own->n ? min(stop, own->run[k].vaddr) : stop;

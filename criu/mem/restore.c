@@ -18,6 +18,7 @@
 #include "kernel/abi.h"
 #include "mem/cow.h"
 #include "mem/mem.h"
+#include "mem/runs.h"
 #include "mem/shared.h"
 #include "mem/vdso.h"
 #include "model/vma.h"
@@ -120,14 +121,6 @@ static void add_mm_fields(struct restore *r, struct restore_task *t, struct prog
 		     PR_SET_MM, PR_SET_MM_MAP, program_raddr(p, room), sizeof(map), 0);
 }
 
-/* Does the image have pages for [start, end)? i is a cursor for ascending questions. */
-static bool has_pages(const struct pagemap *pages, uint64_t start, uint64_t end, size_t *i)
-{
-	while (*i < pages->n && pages->run[*i].vaddr + pages->run[*i].pages * PAGE_SIZE_ <= start)
-		(*i)++;
-	return *i < pages->n && pages->run[*i].vaddr < end;
-}
-
 static bool is_mapped_here(const VmaEntry *v)
 {
 	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
@@ -160,8 +153,6 @@ static bool merges_all(const struct restore_task *t)
 
 int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 {
-	size_t cursor = 0;
-
 	/* While nothing maps an executable: the kernel refuses to change it later. */
 	add_mm_fields(r, t, p);
 	cow_add_layout(t, p);
@@ -174,7 +165,7 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 
 		if (!is_mapped_here(v))
 			continue;
-		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
+		bool is_filled = runs_touch(&t->image->pages, v->start, v->end);
 		int prot = v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0);
 		if (!cow_is_there(t, v))
 			mem_add_map(r, p, v, prot);
@@ -246,15 +237,13 @@ static void add_locks(struct program *p, const MmEntry *mm)
 
 void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p)
 {
-	size_t cursor = 0;
-
 	(void)r;
 	for (size_t i = 0; i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 
 		if (!is_mapped_here(v))
 			continue;
-		bool is_filled = has_pages(&t->image->pages, v->start, v->end, &cursor);
+		bool is_filled = runs_touch(&t->image->pages, v->start, v->end);
 		bool is_there = cow_is_there(t, v);
 		if (!is_filled && !is_there && is_writable_first(v, is_filled))
 			add_touch(p, v);

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/own.h"
 #include "mem/cow.h"
+#include "mem/runs.h"
 #include "model/vma.h"
 
 #define BLOCK	   (16 * PAGE_SIZE_)
@@ -20,29 +21,14 @@
 struct sameness {
 	struct restore *r;
 	const struct snapshot_task *t, *donor;
-	struct page_run *out; /* what becomes of the runs of t */
-	size_t n_out;
+	struct runs out;      /* what becomes of the runs of t */
 	uint64_t seen, equal; /* pages */
 	uint8_t *own, *other; /* BLOCK bytes each */
 };
 
-static uint64_t run_end(const struct page_run *r)
-{
-	return r->vaddr + r->pages * PAGE_SIZE_;
-}
-
 static void put(struct sameness *s, const struct page_run *from, uint64_t start, uint64_t size)
 {
-	struct page_run *last = s->n_out ? &s->out[s->n_out - 1] : NULL;
-	uint64_t offset = from->offset + (start - from->vaddr);
-
-	if (last && run_end(last) == start && last->fd == from->fd &&
-	    last->offset + last->pages * PAGE_SIZE_ == offset)
-		last->pages += size / PAGE_SIZE_;
-	else
-		*ARENA_PUSH(&s->r->arena, s->out, s->n_out) = (struct page_run){
-			.vaddr = start, .pages = size / PAGE_SIZE_, .fd = from->fd, .offset = offset
-		};
+	runs_append(&s->out, page_run_part(from, start, start + size));
 }
 
 static bool is_hopeless(const struct sameness *s)
@@ -78,11 +64,6 @@ static void compare(struct sameness *s, const struct page_run *own, const struct
 	}
 }
 
-static bool is_same_place(const struct page_run *a, const struct page_run *b)
-{
-	return a->fd == b->fd && a->offset - a->vaddr == b->offset - b->vaddr;
-}
-
 /* Runs and mappings of both come by address. */
 static void walk(struct sameness *s)
 {
@@ -92,10 +73,10 @@ static void walk(struct sameness *s)
 
 	for (size_t i = 0; i < map->n; i++) {
 		const struct page_run *run = &map->run[i];
-		uint64_t pos = run->vaddr, end = run_end(run);
+		uint64_t pos = run->vaddr, end = page_run_end(run);
 
 		while (pos < end) {
-			while (k < others->n && run_end(&others->run[k]) <= pos)
+			while (k < others->n && page_run_end(&others->run[k]) <= pos)
 				k++;
 			const struct page_run *o = k < others->n ? &others->run[k] : NULL;
 			if (!o || o->vaddr >= end) {
@@ -110,11 +91,12 @@ static void walk(struct sameness *s)
 				v++;
 			while (other_mm->vmas[w]->end <= pos)
 				w++;
-			uint64_t stop = min(end, run_end(o));
+			uint64_t stop = min(end, page_run_end(o));
 			uint64_t mapped = min(mm->vmas[v]->end, other_mm->vmas[w]->end);
 
 			stop = min(stop, mapped);
-			if (!is_same_place(run, o) && vma_may_share(mm->vmas[v], other_mm->vmas[w]))
+			if (!page_runs_agree(run, o) &&
+			    vma_may_share(mm->vmas[v], other_mm->vmas[w]))
 				compare(s, run, o, pos, stop);
 			else
 				put(s, run, pos, stop - pos);
@@ -132,7 +114,11 @@ static void unify(struct restore *r, struct snapshot_task *t, const struct snaps
 
 	walk(&s);
 	if (s.equal)
-		t->pages = (struct pagemap){ .run = s.out, .n = s.n_out };
+		t->pages = (struct pagemap){
+			.run = arena_memdup(&r->arena, s.out.run, s.out.n * sizeof(*s.out.run)),
+			.n = s.out.n,
+		};
+	free(s.out.run);
 }
 
 void cow_unify(struct restore *r)

@@ -2,9 +2,10 @@
 /*
  * What `make bench` measures: targets to checkpoint, and the work of one thread that a dump and
  * a restore are compared with.
- *   target mem MIB | threads N | files N | pipes N | pairs N
+ *   target mem MIB | threads N | files N | pipes N | pairs N | processes N
  *                                   makes them, announces itself with a line and sleeps; files
  *                                   are made in the working directory
+ *   target fork - N                 forks and reaps so many processes, prints microseconds
  *   target pwrite FILE MIB          writes memory to a file, prints microseconds
  *   target pread FILE MIB           reads it into fresh memory, prints microseconds
  */
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,6 +130,33 @@ static void open_files(int n)
 	}
 }
 
+static void start_processes(int n)
+{
+	for (int i = 1; i < n; i++) {
+		pid_t pid = fork();
+
+		need(pid, "fork");
+		if (!pid)
+			sleeper(NULL);
+	}
+}
+
+static void fork_and_reap(int n)
+{
+	uint64_t start = now_us();
+
+	for (int i = 1; i < n; i++) {
+		pid_t pid = fork();
+
+		need(pid, "fork");
+		if (!pid)
+			_exit(0);
+	}
+	while (wait(NULL) > 0)
+		;
+	printf("%lu\n", (unsigned long)(now_us() - start));
+}
+
 /* With a few bytes that nobody has read. */
 static void open_pipes(int n)
 {
@@ -160,7 +189,7 @@ static const struct {
 	void (*make)(int n);
 } kinds[] = {
 	{ "mem", write_memory }, { "threads", start_threads }, { "files", open_files },
-	{ "pipes", open_pipes }, { "pairs", open_pairs },
+	{ "pipes", open_pipes }, { "pairs", open_pairs }, { "processes", start_processes },
 };
 
 int main(int argc, char **argv)
@@ -169,6 +198,8 @@ int main(int argc, char **argv)
 		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1);
 	else if (argc == 4 && !strcmp(argv[1], "pread"))
 		measure(argv[2], (size_t)atoi(argv[3]) << 20, 0);
+	else if (argc == 4 && !strcmp(argv[1], "fork"))
+		fork_and_reap(atoi(argv[3]));
 	for (size_t i = 0; argc == 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (strcmp(argv[1], kinds[i].name))
 			continue;
