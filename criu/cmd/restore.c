@@ -211,44 +211,29 @@ static void kill_tree(void *ctx)
 	task_kill_all(ctx);
 }
 
-static int lay_out(struct restore *r, struct restore_task *t)
+static int lay_out(struct restore *r, struct restore_task *t, struct program *p)
 {
-	struct program p;
-	int rc = program_begin(&p, task_worker(t), 512);
-
-	if (rc < 0)
-		return rc;
-	program_set_long(&p);
-	rc = mem_add_layout(r, t, &p);
-	if (rc == 0)
-		rc = program_run(&p);
-	program_end(&p);
-	info("mapped %zu areas", t->image->mm->n_vmas);
-	return rc;
+	info("mapping %zu areas", t->image->mm->n_vmas);
+	return mem_add_layout(r, t, p);
 }
 
 static int fill(struct restore *r, struct restore_task *t)
 {
 	const MmEntry *mm = t->image->mm;
-	struct program p;
 	int rc = mem_make_huge(r, t, mm, mm->vmas, mm->n_vmas);
 
-	if (rc == 0)
-		rc = mem_fill(r, t, &t->image->pages, mm->vmas);
-	if (rc < 0)
-		return rc;
-	info("filled %zu runs of pages; %zu descriptors", t->image->pages.n, t->image->n_fds);
-	rc = program_begin(&p, task_worker(t), 512);
-	if (rc < 0)
-		return rc;
-	program_set_long(&p);
+	info("filling %zu runs of pages", t->image->pages.n);
+	return rc < 0 ? rc : mem_fill(r, t, &t->image->pages, mm->vmas);
+}
+
+static int finish(struct restore *r, struct restore_task *t, struct program *p)
+{
 	/* First, or a lock would wait for somebody to fill the pages that are missing. */
-	mem_add_end_fill(t, &p);
-	mem_add_finish(r, t, &p);
-	files_restore_task(r, t, &p);
-	rc = program_run(&p);
-	program_end(&p);
-	return rc;
+	mem_add_end_fill(t, p);
+	mem_add_finish(r, t, p);
+	files_restore_task(r, t, p);
+	info("%zu descriptors", t->image->n_fds);
+	return 0;
 }
 
 /* Runs one part of the work for all tasks that live. */
@@ -266,12 +251,40 @@ static int for_all(struct restore *r, int (*part)(struct restore *r, struct rest
 	return 0;
 }
 
+/* The same by a program in each of them, as many at a time as it makes sense. */
+static int run_in_all(struct restore *r,
+		      int (*add)(struct restore *r, struct restore_task *t, struct program *p))
+{
+	struct batch batch = { 0 };
+
+	for (size_t i = 0; i < r->n_tasks && !batch.error; i++) {
+		struct restore_task *t = &r->tasks[i];
+
+		if (t->is_zombie)
+			continue;
+		/* In one descriptor table all have their turn: the last one closes what is left. */
+		if (snapshot_shares_table(&r->snapshot, t->image))
+			batch_wait(&batch);
+		struct program *p = batch_begin(&batch, task_worker(t), 512);
+		if (!p)
+			break;
+		program_set_long(p);
+		log_set_task(t->pid);
+		batch.error = add(r, t, p);
+		log_set_task(0);
+		batch_start(&batch);
+	}
+	return batch_end(&batch);
+}
+
 static int memory(void *ctx)
 {
-	int rc = for_all(ctx, lay_out);
+	int rc = run_in_all(ctx, lay_out);
 
 	mem_close_shared(ctx);
-	return rc < 0 ? rc : for_all(ctx, fill);
+	if (rc == 0)
+		rc = for_all(ctx, fill);
+	return rc < 0 ? rc : run_in_all(ctx, finish);
 }
 
 static int zombies(void *ctx)
@@ -281,7 +294,19 @@ static int zombies(void *ctx)
 
 static int attributes(void *ctx)
 {
-	return for_all(ctx, task_restore_attributes);
+	return run_in_all(ctx, task_add_attributes);
+}
+
+static int restore_threads(struct restore *r)
+{
+	struct batch batch = { 0 };
+	int rc = 0;
+
+	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
+		if (!r->tasks[i].is_zombie)
+			rc = task_restore_threads(r, &r->tasks[i], &batch);
+	int rest = batch_end(&batch);
+	return rc < 0 ? rc : rest;
 }
 
 static int threads(void *ctx)
@@ -290,7 +315,7 @@ static int threads(void *ctx)
 
 	if (rc == 0)
 		rc = for_all(ctx, timers_create);
-	return rc < 0 ? rc : for_all(ctx, task_restore_threads);
+	return rc < 0 ? rc : restore_threads(ctx);
 }
 
 static int timers(void *ctx)
@@ -300,7 +325,9 @@ static int timers(void *ctx)
 
 static int registers(void *ctx)
 {
-	return for_all(ctx, task_set_registers);
+	int rc = for_all(ctx, task_interrupt);
+
+	return rc < 0 ? rc : for_all(ctx, task_set_registers);
 }
 
 static int write_pidfile(void *ctx)

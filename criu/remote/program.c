@@ -293,3 +293,43 @@ int program_run(struct program *p)
 
 	return rc < 0 ? rc : program_wait(p);
 }
+
+void batch_wait(struct batch *b)
+{
+	for (size_t i = 0; i < b->n_started; i++) {
+		int rc = program_wait(&b->programs[i]);
+
+		b->error = b->error ? b->error : rc;
+	}
+	while (b->n > 0)
+		program_end(&b->programs[--b->n]);
+	b->n_started = 0;
+}
+
+struct program *batch_begin(struct batch *b, struct worker *w, uint32_t max)
+{
+	if (b->n == BATCH_MAX || (b->n && w->region->used > w->region->size / 2))
+		batch_wait(b);
+	if (b->error)
+		return NULL;
+	struct program *p = &b->programs[b->n];
+	b->error = program_begin(p, w, max);
+	if (b->error)
+		return NULL;
+	b->n++;
+	return p;
+}
+
+void batch_start(struct batch *b)
+{
+	if (!b->error)
+		b->error = program_start(&b->programs[b->n_started]);
+	if (!b->error)
+		b->n_started++;
+}
+
+int batch_end(struct batch *b)
+{
+	batch_wait(b);
+	return b->error;
+}

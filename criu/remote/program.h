@@ -116,6 +116,26 @@ int program_wait(struct program *p);
 int program_run(struct program *p);
 void program_end(struct program *p);
 
+/*
+ * Programs of several workers of one region that run at the same time. Each is begun, gets its
+ * calls and is started before the next one is begun; batch_begin waits for earlier ones when many
+ * run or the region gets full.
+ */
+#define BATCH_MAX 16
+struct batch {
+	struct program programs[BATCH_MAX];
+	size_t n, n_started;
+	int error; /* the first one; nothing is begun or started any more */
+};
+
+/* Returns the program, or NULL if there was an error. */
+struct program *batch_begin(struct batch *b, struct worker *w, uint32_t max);
+void batch_start(struct batch *b);
+/* Waits for those that run. */
+void batch_wait(struct batch *b);
+/* Waits for all; has to be called in any case. Returns the first error, or 0. */
+int batch_end(struct batch *b);
+
 /* Waits until the worker is idle, as after entering the stub. Errors as of program_wait. */
 int worker_wait(struct worker *w);
 

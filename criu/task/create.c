@@ -170,13 +170,6 @@ static int let_start(struct restore *r, struct worker *w)
 	return 0;
 }
 
-static int take_over(struct restore *r, struct worker *w)
-{
-	int rc = let_start(r, w);
-
-	return rc < 0 ? rc : worker_wait(w);
-}
-
 /* The first program of every task cannot use the C library's rseq area any more. */
 static int strip_root(struct restore *r, struct worker *w,
 		      const struct abi_rseq_configuration *rseq)
@@ -259,37 +252,53 @@ int blank_create_first(struct restore *r, struct restore_task *t, bool sibling)
 	return strip_root(r, w, &rseq);
 }
 
-/* A child of a blank task is as blank as its parent. CLONE_PTRACE: it is ours from birth. */
-int blank_create(struct restore *r, struct restore_task *creator, struct restore_task *t,
-		 uint64_t flags)
+static int add_child(const struct birth *b, struct program *p, struct call **ret)
 {
-	struct program p;
-	int rc = new_slot(r, task_worker(t), t->pid);
+	pid_t *set_tid = program_data(p, &b->child->pid, sizeof(b->child->pid));
 
-	if (rc == 0)
-		rc = program_begin(&p, task_worker(creator), 1);
-	if (rc < 0)
-		return rc;
-	pid_t *set_tid = program_data(&p, &t->pid, sizeof(t->pid));
 	if (!set_tid)
 		return -ENOSPC;
-	struct clone_args args = clone_args(task_worker(t)->slot->self, program_raddr(&p, set_tid),
-					    flags | CLONE_PTRACE);
-	args.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD; /* that of the creator */
-	struct clone_args *room = program_data(&p, &args, sizeof(args));
+	struct clone_args args = clone_args(task_worker(b->child)->slot->self,
+					    program_raddr(p, set_tid), b->flags | CLONE_PTRACE);
+	args.exit_signal = b->flags & CLONE_PARENT ? 0 : SIGCHLD; /* that of the creator */
+	struct clone_args *room = program_data(p, &args, sizeof(args));
 	if (!room)
 		return -ENOSPC;
-	struct call *c =
-		CALL(&p, "create a child", SYS_clone3, program_raddr(&p, room), sizeof(args));
-	c->flags = CALL_CLONES | CALL_MAY_FAIL;
-	rc = program_run(&p);
-	if (rc == 0 && c->ret < 0)
-		rc = clone_failed(-c->ret, t->pid);
-	program_end(&p);
+	*ret = CALL(p, "create a child", SYS_clone3, program_raddr(p, room), sizeof(args));
+	(*ret)->flags = CALL_CLONES | CALL_MAY_FAIL;
+	return 0;
+}
+
+/* Children of a blank task are as blank as it is. CLONE_PTRACE: they are ours from birth. */
+int blank_create(struct restore *r, struct restore_task *creator, const struct birth *births,
+		 size_t n)
+{
+	struct call *calls[BIRTHS_MAX];
+	struct program p;
+	int rc = 0;
+
+	/* Slots stay; the program's room, behind them, does not. */
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = new_slot(r, task_worker(births[i].child), births[i].child->pid);
+	if (rc == 0)
+		rc = program_begin(&p, task_worker(creator), n);
 	if (rc < 0)
 		return rc;
-	t->threads[0].exists = true;
-	return take_over(r, task_worker(t));
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = add_child(&births[i], &p, &calls[i]);
+	if (rc == 0)
+		rc = program_run(&p);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		births[i].child->threads[0].exists = calls[i]->ret > 0;
+	for (size_t i = 0; i < n && rc == 0; i++)
+		if (calls[i]->ret < 0)
+			rc = clone_failed(-calls[i]->ret, births[i].child->pid);
+	program_end(&p);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = let_start(r, task_worker(births[i].child));
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = worker_wait(task_worker(births[i].child));
+	return rc;
 }
 
 int blank_call(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b)

@@ -8,9 +8,16 @@
 /* Creates a blank task as a child of criu, or as its sibling. 0 or -errno, reported. */
 int blank_create_first(struct restore *r, struct restore_task *t, bool sibling);
 
-/* Creates a blank child of another blank task; flags: those of clone(2) that it needs too. */
-int blank_create(struct restore *r, struct restore_task *creator, struct restore_task *t,
-		 uint64_t flags);
+/* A child of a blank task; flags: those of clone(2) that it needs too. */
+struct birth {
+	struct restore_task *child;
+	uint64_t flags;
+};
+
+/* Creates children of another blank task, at most BIRTHS_MAX. 0 or -errno, reported. */
+#define BIRTHS_MAX 64
+int blank_create(struct restore *r, struct restore_task *creator, const struct birth *births,
+		 size_t n);
 
 /* One call in a blank task. label names it in errors. */
 int blank_call(struct restore_task *t, const char *label, long nr, uint64_t a, uint64_t b);

@@ -193,25 +193,36 @@ static int fork_first(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-static int do_fork(struct restore *r, const struct kin_step *s)
+static int prepare_birth(struct restore *r, const struct kin_step *s)
 {
 	struct restore_task *t = node(r, s->who);
 	int rc = t->pid ? 0 : find_free_pid(r, t);
 
-	if (rc < 0)
-		return rc;
-	if (s->by == KIN_CRIU)
-		return fork_first(r, t);
-	if (s->arg & CLONE_PARENT && r->opts->sibling)
+	if (rc == 0 && s->by != KIN_CRIU && s->arg & CLONE_PARENT && r->opts->sibling)
 		return refuse(EOPNOTSUPP,
 			      "pid %d: the leader of its session %u is gone; such a tree cannot be "
 			      "restored with --restore-sibling",
 			      t->pid, sid(t));
+	return rc;
+}
+
+/* All children that one has one after the other are born by one program. */
+static int do_forks(struct restore *r, const struct kin_step *s, size_t n)
+{
+	struct birth births[BIRTHS_MAX];
+	int rc = 0;
+
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		births[i] = (struct birth){ .child = node(r, s[i].who), .flags = s[i].arg };
+		rc = prepare_birth(r, &s[i]);
+	}
+	if (rc < 0 || s->by == KIN_CRIU)
+		return rc < 0 ? rc : fork_first(r, births[0].child);
 	rc = cow_before_fork(r, s->by);
 	if (rc == 0)
-		rc = blank_create(r, node(r, s->by), t, s->arg);
-	if (rc == 0)
-		cow_inherit(r, t, node(r, s->by));
+		rc = blank_create(r, node(r, s->by), births, n);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		cow_inherit(r, births[i].child, node(r, s->by));
 	return rc;
 }
 
@@ -263,8 +274,10 @@ static int do_end(struct restore *r, const struct kin_step *s)
 }
 
 static int (*const calls[])(struct restore *r, const struct kin_step *s) = {
-	[KIN_FORK] = do_fork,		[KIN_SETSID] = do_setsid, [KIN_SETPGID] = do_setpgid,
-	[KIN_SUBREAPER] = do_subreaper, [KIN_END] = do_end,
+	[KIN_SETSID] = do_setsid,
+	[KIN_SETPGID] = do_setpgid,
+	[KIN_SUBREAPER] = do_subreaper,
+	[KIN_END] = do_end,
 };
 
 /* ---- all ---- */
@@ -289,13 +302,30 @@ static int check_one(struct restore *r, const struct restore_task *t)
 	return 0;
 }
 
+/* How many steps from this one on are births by the same process. */
+static size_t count_births(const struct kin_plan *plan, size_t first)
+{
+	const struct kin_step *s = &plan->steps[first];
+	size_t n = 0;
+
+	while (first + n < plan->n_steps && n < (s->by == KIN_CRIU ? 1 : BIRTHS_MAX) &&
+	       s[n].call == KIN_FORK && s[n].by == s->by)
+		n++;
+	return n;
+}
+
 int task_create_all(struct restore *r)
 {
 	const struct kin_plan *plan = r->kinship;
+	size_t n;
 	int rc = 0;
 
-	for (size_t i = 0; i < plan->n_steps && rc == 0; i++)
-		rc = calls[plan->steps[i].call](r, &plan->steps[i]);
+	for (size_t i = 0; i < plan->n_steps && rc == 0; i += n) {
+		const struct kin_step *s = &plan->steps[i];
+
+		n = s->call == KIN_FORK ? count_births(plan, i) : 1;
+		rc = s->call == KIN_FORK ? do_forks(r, s, n) : calls[s->call](r, s);
+	}
 	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
 		rc = check_one(r, &r->tasks[i]);
 	return rc;

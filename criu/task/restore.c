@@ -120,10 +120,9 @@ static void write_coredump_filter(pid_t pid, uint32_t filter)
 	procfile_write(pid, "coredump_filter", filter);
 }
 
-int task_restore_attributes(struct restore *r, struct restore_task *t)
+int task_add_attributes(struct restore *r, struct restore_task *t, struct program *p)
 {
 	const TaskCoreEntry *tc = t->image->cores[0]->tc;
-	struct program p;
 
 	if (tc->has_oom_score_adj && procfile_differs("oom_score_adj", tc->oom_score_adj))
 		procfile_write(t->pid, "oom_score_adj", tc->oom_score_adj);
@@ -132,22 +131,15 @@ int task_restore_attributes(struct restore *r, struct restore_task *t)
 	if (tc->has_coredump_filter)
 		write_coredump_filter(t->pid, tc->coredump_filter);
 	t->can_raise_limits = r->own_creds.status.cap[CAP_SET_EFF] >> 24 & 1; /* CAP_SYS_RESOURCE */
-
-	int rc = program_begin(&p, task_worker(t), 256);
-	if (rc < 0)
-		return rc;
-	program_set_long(&p);
-	CALL(&p, "set the address of clear_child_tid", SYS_set_tid_address,
+	CALL(p, "set the address of clear_child_tid", SYS_set_tid_address,
 	     registers_clear_tid_addr(t->image->cores[0]));
-	CALL(&p, "set the personality", SYS_personality, tc->personality);
+	CALL(p, "set the personality", SYS_personality, tc->personality);
 	if (tc->has_child_subreaper && tc->child_subreaper)
-		CALL(&p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	add_limits(t, &p);
-	add_actions(t, &p);
-	modes_add(t, &p);
-	rc = program_run(&p);
-	program_end(&p);
-	return rc;
+		CALL(p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	add_limits(t, p);
+	add_actions(t, p);
+	modes_add(t, p);
+	return 0;
 }
 
 /*
@@ -321,7 +313,6 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 		add_dumpable(r, t, p);
 }
 
-/* Supplementary groups may be 65,536: then the program is long and runs alone. */
 static size_t thread_room(const struct restore *r, const struct restore_thread *th)
 {
 	const ThreadCoreEntry *e = th->core->thread_core;
@@ -330,36 +321,6 @@ static size_t thread_room(const struct restore *r, const struct restore_thread *
 	n += seccomp_calls(r, th);
 	n += e->signals_p ? e->signals_p->n_signals : 0;
 	return n;
-}
-
-#define AT_ONCE 16
-
-static int run_some(struct restore *r, struct restore_task *t, size_t first, size_t end)
-{
-	struct program p[AT_ONCE];
-	size_t n = 0;
-	int rc = 0, failed = 0;
-
-	for (size_t i = first; i < end && rc == 0; i++) {
-		rc = program_begin(&p[n], &t->threads[i].worker, thread_room(r, &t->threads[i]));
-		if (rc < 0)
-			break;
-		add_thread_calls(r, t, &t->threads[i], &p[n]);
-		n++;
-	}
-	size_t started = 0;
-	while (rc == 0 && started < n) {
-		rc = program_start(&p[started]);
-		started += rc == 0;
-	}
-	for (size_t i = 0; i < started; i++) {
-		int one = program_wait(&p[i]);
-
-		failed = failed ? failed : one;
-	}
-	while (n-- > 0)
-		program_end(&p[n]);
-	return rc < 0 ? rc : failed;
 }
 
 /* By the leader: there may be any number. */
@@ -397,27 +358,24 @@ int task_start_timers(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-int task_restore_threads(struct restore *r, struct restore_task *t)
+int task_restore_threads(struct restore *r, struct restore_task *t, struct batch *b)
 {
 	int rc = queue_shared_signals(t);
 
 	if (rc == 0)
 		rc = seccomp_restore_common(r, t);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < t->n_threads; i++) {
+	for (size_t i = 0; i < t->n_threads && rc == 0; i++)
 		rc = sched_restore(&t->threads[i]);
+	for (size_t i = 0; i < t->n_threads && rc == 0; i++) {
+		struct restore_thread *th = &t->threads[i];
+		struct program *p = batch_begin(b, &th->worker, thread_room(r, th));
 
-		if (rc < 0)
-			return rc;
+		if (!p)
+			return b->error;
+		add_thread_calls(r, t, th, p);
+		batch_start(b);
 	}
-	for (size_t first = 0; first < t->n_threads; first += AT_ONCE) {
-		rc = run_some(r, t, first, min(first + AT_ONCE, t->n_threads));
-
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	return rc < 0 ? rc : b->error;
 }
 
 static int stop_thread(struct restore *r, struct restore_thread *th)
@@ -435,17 +393,12 @@ static int stop_thread(struct restore *r, struct restore_thread *th)
 	return 0;
 }
 
-static int stop_threads(struct restore *r, struct restore_task *t)
+int task_interrupt(struct restore *r, struct restore_task *t)
 {
+	(void)r;
 	for (size_t i = 0; i < t->n_threads; i++)
 		if (ptrace(PTRACE_INTERRUPT, t->threads[i].tid, NULL, NULL) < 0)
 			return fail(errno, "pid %d: interrupt", t->threads[i].tid);
-	for (size_t i = 0; i < t->n_threads; i++) {
-		int rc = stop_thread(r, &t->threads[i]);
-
-		if (rc < 0)
-			return rc;
-	}
 	return 0;
 }
 
@@ -492,8 +445,10 @@ static int set_thread_registers(const struct xstate_layout *l, struct restore_th
 int task_set_registers(struct restore *r, struct restore_task *t)
 {
 	_Alignas(64) uint8_t fresh[XSTATE_MAX];
-	int rc = stop_threads(r, t);
+	int rc = 0;
 
+	for (size_t i = 0; i < t->n_threads && rc == 0; i++)
+		rc = stop_thread(r, &t->threads[i]);
 	if (rc == 0)
 		rc = unmap_region(r, t);
 	if (rc < 0)

@@ -11,20 +11,22 @@ int task_check(struct restore *r);
 /* Creates all processes, blank, the root first; sessions, groups and parents as in the image. */
 int task_create_all(struct restore *r);
 
-/* Everything of a process that is not memory or files; then its zombie children. */
-int task_restore_attributes(struct restore *r, struct restore_task *t);
+/* Everything of a process that is not memory or files; what it has to do is added to p. */
+int task_add_attributes(struct restore *r, struct restore_task *t, struct program *p);
 
 /* Lets those that are zombies in the image die, and those that are stopped stop. */
 int task_bury_zombies(struct restore *r);
 
 /* Creates the other threads; then everything that a thread has. */
 int task_create_threads(struct restore *r, struct restore_task *t);
-int task_restore_threads(struct restore *r, struct restore_task *t);
+int task_restore_threads(struct restore *r, struct restore_task *t, struct batch *b);
 
 /* Starts timers: the last thing that a task does before it goes on. */
 int task_start_timers(struct restore *r, struct restore_task *t);
 
-/* Stops all threads out of the stub, takes the region away and sets their registers. */
+/* All threads leave the stub: first they are interrupted. */
+int task_interrupt(struct restore *r, struct restore_task *t);
+/* Waits until they are stopped, takes the region away and sets their registers. */
 int task_set_registers(struct restore *r, struct restore_task *t);
 
 /* Lets all go: from here on nothing can fail. stop: leave them stopped. */
