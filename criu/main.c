@@ -31,7 +31,8 @@ static const struct command {
 	{ "swrk", cmd_swrk, "serve the requests of one program: criu swrk FD",
 	  .has_argument = true },
 	{ "dedup", NULL, NULL },
-	{ "cpuinfo", NULL, NULL },
+	{ "cpuinfo", cmd_cpuinfo, "dump: note the CPU in the images; check: compare it",
+	  .has_argument = true },
 };
 
 static void usage(void)

@@ -13,6 +13,7 @@
 #include "base/step.h"
 #include "cmd/actions.h"
 #include "cmd/commands.h"
+#include "cmd/cpuinfo.h"
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "mem/cow.h"
@@ -193,6 +194,8 @@ static int write_images(void *ctx)
 		rc = files_write_images(d);
 	if (rc == 0)
 		rc = write_timens(d);
+	if (rc == 0 && d->opts->cpu_cap > CPU_CAP_NONE)
+		rc = cpuinfo_write(&d->images);
 	return rc < 0 ? rc : task_write_images(d);
 }
 

@@ -18,6 +18,7 @@
 #include "base/step.h"
 #include "cmd/actions.h"
 #include "cmd/commands.h"
+#include "cmd/cpuinfo.h"
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/memfd.h"
@@ -52,6 +53,8 @@ static int load(void *ctx)
 		return fail(errno, "images directory %s: open", r->opts->images_dir);
 	raise_limit();
 	int rc = engine_init(&r->engine);
+	if (rc == 0 && r->opts->cpu_cap > CPU_CAP_NONE)
+		rc = cpuinfo_check(dir, r->opts);
 	if (rc == 0)
 		rc = snapshot_load(&r->snapshot, dir);
 	/* Scripts are told where the images are. */

@@ -26,6 +26,7 @@ enum kind {
 	LIST,
 	INODES,
 	CHOICE,
+	CPU_CAP,
 	VERBOSITY,
 	CLOSE,
 	HELP,
@@ -185,6 +186,45 @@ static bool set_choice(const struct row *r, const char *value, int *out, const s
 	return bad(r, value, why);
 }
 
+/* A list, the later ones on top; ^ takes away, at first from all. In requests a number. */
+static bool set_cpu_cap(const struct row *r, const char *value, int *out, const struct reason *why)
+{
+	static const struct {
+		const char *name;
+		int cap;
+	} caps[] = {
+		{ "fpu", CPU_CAP_FPU }, { "cpu", CPU_CAP_CPU },	  { "ins", CPU_CAP_INS },
+		{ "all", CPU_CAP_ALL }, { "none", CPU_CAP_NONE },
+	};
+	int cap = value && value[0] == '^' ? CPU_CAP_ALL : CPU_CAP_NONE;
+	char *end;
+
+	unsigned long n = value ? strtoul(value, &end, 10) : CPU_CAP_FPU | CPU_CAP_INS;
+	if (!value || (end != value && !*end)) {
+		*out = n & CPU_CAP_ALL;
+		return true;
+	}
+	for (const char *p = value;; p++) {
+		bool is_off = *p == '^';
+		size_t len = strcspn(p += is_off, ","), i = 0;
+
+		while (i < ARRAY_SIZE(caps) &&
+		       (strlen(caps[i].name) != len || strncmp(caps[i].name, p, len)))
+			i++;
+		if (i == ARRAY_SIZE(caps))
+			return bad(r, value, why);
+		if (is_off)
+			cap &= ~caps[i].cap;
+		else
+			cap = caps[i].cap == CPU_CAP_NONE ? CPU_CAP_NONE : cap | caps[i].cap;
+		p += len;
+		if (!*p)
+			break;
+	}
+	*out = cap;
+	return true;
+}
+
 /* -v adds one, -vvv counts the letters, -v3 sets. */
 static bool set_verbosity(const struct row *r, const char *value, int *out,
 			  const struct reason *why)
@@ -235,6 +275,8 @@ static bool apply(const struct row *r, bool on, const char *value, struct option
 		return add_to_list(r, value, out, why);
 	case CHOICE:
 		return set_choice(r, value, out, why);
+	case CPU_CAP:
+		return set_cpu_cap(r, value, out, why);
 	case VERBOSITY:
 		return set_verbosity(r, value, out, why);
 	case CLOSE:
@@ -310,6 +352,7 @@ struct options options_default(void)
 		.status_fd = -1,
 		.file_validation = VALIDATE_BUILDID,
 		.ghost_limit = 1 << 20,
+		.cpu_cap = CPU_CAP_UNSET,
 		.default_config = true,
 		.service_fd = -1,
 	};

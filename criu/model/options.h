@@ -13,6 +13,16 @@ enum file_validation {
 	VALIDATE_BUILDID,
 };
 
+/* What of two CPUs is compared; the numbers are those of requests. */
+enum cpu_cap {
+	CPU_CAP_UNSET = -1,
+	CPU_CAP_NONE = 0,
+	CPU_CAP_FPU = 1,
+	CPU_CAP_CPU = 2, /* it has to be the same */
+	CPU_CAP_INS = 4, /* instructions that programs use */
+	CPU_CAP_ALL = 7,
+};
+
 #define OPTION_LIST_MAX 256
 
 /* The values of an option that may be given many times. */
@@ -53,6 +63,7 @@ struct options {
 	int status_fd; /* -1: none */
 	bool skip_rwx_check;
 	int file_validation; /* enum file_validation */
+	int cpu_cap;	     /* enum cpu_cap */
 	bool link_remap;
 	bool file_locks;
 	uint64_t ghost_limit; /* bytes */

@@ -220,6 +220,18 @@ static int serve_wait(struct request *q)
 	return 0;
 }
 
+static int serve_cpuinfo(struct request *q)
+{
+	char *args[] = { q->req->type == CRIU_REQ_TYPE__CPUINFO_DUMP ? "dump" : "check", NULL };
+
+	if (prepare(q) < 0)
+		return -1;
+	q->options.args = args;
+	q->options.n_args = 1;
+	int status = cmd_cpuinfo(&q->options);
+	return status ? failed(q, log_first_errno()) : 0;
+}
+
 static int serve_later(struct request *q)
 {
 	(void)explain(q, "this request is not supported by this version");
@@ -241,8 +253,8 @@ static const struct {
 	{ CRIU_REQ_TYPE__SINGLE_PRE_DUMP, CRIU_REQ_TYPE__SINGLE_PRE_DUMP, serve_later, false },
 	{ CRIU_REQ_TYPE__PAGE_SERVER, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
 	{ CRIU_REQ_TYPE__PAGE_SERVER_CHLD, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
-	{ CRIU_REQ_TYPE__CPUINFO_DUMP, CRIU_REQ_TYPE__CPUINFO_DUMP, serve_later, true },
-	{ CRIU_REQ_TYPE__CPUINFO_CHECK, CRIU_REQ_TYPE__CPUINFO_CHECK, serve_later, true },
+	{ CRIU_REQ_TYPE__CPUINFO_DUMP, CRIU_REQ_TYPE__CPUINFO_DUMP, serve_cpuinfo, true },
+	{ CRIU_REQ_TYPE__CPUINFO_CHECK, CRIU_REQ_TYPE__CPUINFO_CHECK, serve_cpuinfo, true },
 };
 
 static void free_answers(struct request *q)
