@@ -156,7 +156,7 @@ static int plan(void *ctx)
 		rc = task_check(r);
 	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
 		if (!r->tasks[i].is_zombie)
-			rc = vdso_check(r, r->tasks[i].image);
+			rc = vdso_check(r, &r->tasks[i]);
 	if (rc < 0)
 		return rc;
 	split_log(r);
@@ -226,7 +226,9 @@ static int fill(struct restore *r, struct restore_task *t)
 	int rc = mem_make_huge(r, t, mm, mm->vmas, mm->n_vmas);
 
 	info("filling %zu runs of pages", t->image->pages.n);
-	return rc < 0 ? rc : mem_fill(r, t, &t->image->pages, mm->vmas);
+	if (rc == 0)
+		rc = mem_fill(r, t, &t->image->pages, mm->vmas);
+	return rc < 0 ? rc : vdso_fill(r, t);
 }
 
 static int finish(struct restore *r, struct restore_task *t, struct program *p)
@@ -234,6 +236,7 @@ static int finish(struct restore *r, struct restore_task *t, struct program *p)
 	/* First, or a lock would wait for somebody to fill the pages that are missing. */
 	mem_add_end_fill(t, p);
 	mem_add_finish(r, t, p);
+	vdso_add_finish(t, p);
 	files_restore_task(r, t, p);
 	info("%zu descriptors", t->image->n_fds);
 	return 0;

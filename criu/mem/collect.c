@@ -3,6 +3,7 @@
  * Address spaces at dump: mappings become vma entries, and the pages that hold something of
  * their own are found. Images: mm-PID, pagemap-PID.
  */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include "kernel/abi.h"
 #include "mem/mem.h"
 #include "mem/shared.h"
+#include "mem/vdsoelf.h"
 #include "model/vma.h"
 
 /* What images have no way to say, or this version does not restore. */
@@ -142,8 +144,6 @@ static uint64_t advice_of(const struct mapping *m)
 
 static uint32_t status_of(const struct mapping *m)
 {
-	if (is_special(m, "[vdso]"))
-		return VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE;
 	if (is_shared_anon(m))
 		return VMA_REGULAR | VMA_ANON_SHARED;
 	if (m->ino && !is_huge_anon(m))
@@ -231,7 +231,70 @@ static void note_segment(struct dump *d, struct dump_task *t, const struct mappi
 	shared_note(d, t, e);
 }
 
-static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
+/*
+ * The vDSO, as a task knows it: of this kernel, or plain memory if it has been restored from
+ * another one (mem/vdso.c). That of this kernel is only in its service then, and is not dumped.
+ */
+struct vdso_parts {
+	const struct mapping *old_code, *old_data;
+};
+
+static bool is_vdso_code(const struct vdso_parts *p, const struct mapping *m)
+{
+	return p->old_code ? m == p->old_code : is_special(m, "[vdso]");
+}
+
+static bool is_vdso_data(const struct vdso_parts *p, const struct mapping *m)
+{
+	return p->old_code ? m == p->old_data
+			   : is_special(m, "[vvar]") || is_special(m, "[vvar_vclock]");
+}
+
+static bool is_in_service(const struct vdso_parts *p, const struct mapping *m)
+{
+	return p->old_code && (is_special(m, "[vdso]") || is_special(m, "[vvar]") ||
+			       is_special(m, "[vvar_vclock]"));
+}
+
+/* Threads in that of this kernel have to find it again: it is dumped, and the old one, too. */
+static bool is_running_in_service(const struct dump_task *t)
+{
+	const struct mapping *m = maps_named(&t->maps, "[vdso]");
+
+	for (size_t i = 0; m && i < t->process->n_threads; i++) {
+		uint64_t ip = regs_pc(&t->process->threads[i].regs);
+
+		if (ip >= m->start && ip < m->end)
+			return true;
+	}
+	return false;
+}
+
+/* It is where AT_SYSINFO_EHDR says, and has the mark. */
+static struct vdso_parts find_old_vdso(struct dump_task *t)
+{
+	struct vdso_parts parts = { 0 };
+	const struct mapping *m = NULL;
+	uint8_t head[64];
+	struct vdso_mark mark;
+
+	for (size_t i = 0; i + 1 < t->mm->n_mm_saved_auxv; i += 2)
+		if (t->mm->mm_saved_auxv[i] == AT_SYSINFO_EHDR)
+			m = maps_find(&t->maps, t->mm->mm_saved_auxv[i + 1]);
+	if (!m || m->ino || m->shared || m->path[0] || m->prot != (PROT_READ | PROT_EXEC) ||
+	    pread_all(process_mem(t->process), head, sizeof(head), m->start) < 0 ||
+	    !vdso_mark_get(head, sizeof(head), &mark) || is_running_in_service(t))
+		return parts;
+	parts.old_code = m;
+	uint64_t size = mark.data_pages * PAGE_SIZE_;
+	const struct mapping *data =
+		size ? maps_find(&t->maps, mark.is_data_before ? m->start - size : m->end) : NULL;
+	if (data && data->end - data->start == size && !data->ino && data->prot == PROT_READ)
+		parts.old_data = data;
+	return parts;
+}
+
+static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m, bool is_vdso,
 		   const struct mapping *before, const VmaEntry *last, mem_file_id_fn file_id)
 {
 	VmaEntry *e = MESSAGE(&d->arena, VmaEntry, vma_entry);
@@ -239,7 +302,7 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->start = m->start;
 	e->end = m->end;
 	e->prot = m->prot;
-	e->status = status_of(m);
+	e->status = is_vdso ? VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE : status_of(m);
 	e->flags = map_flags_of(m);
 	e->fd = -1;
 	e->name = name_of(&d->arena, m);
@@ -288,6 +351,7 @@ static void add_vvar(struct dump *d, struct dump_task *t, const struct mapping *
 
 static int add_vmas(struct dump *d, struct dump_task *t, mem_file_id_fn file_id)
 {
+	const struct vdso_parts vdso = find_old_vdso(t);
 	const struct mapping *before = NULL;
 
 	for (size_t i = 0; i < t->maps.n; i++) {
@@ -295,12 +359,12 @@ static int add_vmas(struct dump *d, struct dump_task *t, mem_file_id_fn file_id)
 		const VmaEntry *last = t->mm->n_vmas ? t->mm->vmas[t->mm->n_vmas - 1] : NULL;
 		int rc = 0;
 
-		if (is_special(m, "[vsyscall]"))
+		if (is_special(m, "[vsyscall]") || is_in_service(&vdso, m))
 			continue;
-		if (is_special(m, "[vvar]") || is_special(m, "[vvar_vclock]"))
+		if (is_vdso_data(&vdso, m))
 			add_vvar(d, t, m);
 		else
-			rc = add_vma(d, t, m, before, last, file_id);
+			rc = add_vma(d, t, m, is_vdso_code(&vdso, m), before, last, file_id);
 		if (rc < 0)
 			return rc;
 		before = m;

@@ -579,12 +579,24 @@ static void reap(struct process *p)
 	}
 }
 
+/*
+ * All die at once: children first, so that no parent sees one still stopped. Before them those that
+ * are stopped: a process group that loses its last parent outside, and has stopped members, gets a
+ * SIGHUP, and others than the tree may be in it.
+ */
+static void kill_all(const struct tree *tree)
+{
+	for (int stopped = 1; stopped >= 0; stopped--)
+		for (size_t i = tree->n; i-- > 0;)
+			if (tree->processes[i]->n_threads &&
+			    (tree->processes[i]->stop_signal != 0) == stopped)
+				(void)kill(tree->processes[i]->pid, SIGKILL);
+}
+
 void tree_end(struct tree *tree, enum tree_end end)
 {
-	/* Children first, so that no parent sees one still stopped; all of them die at once. */
-	for (size_t i = tree->n; i-- > 0 && end == TREE_KILL;)
-		if (tree->processes[i]->n_threads)
-			(void)kill(tree->processes[i]->pid, SIGKILL);
+	if (end == TREE_KILL)
+		kill_all(tree);
 	for (size_t i = tree->n; i-- > 0;) {
 		struct process *p = tree->processes[i];
 

@@ -480,13 +480,17 @@ void task_let_go(struct restore *r, bool stop)
 	}
 }
 
+/* Those that are stopped first, as at the end of a dump (remote/tree.c). */
 static bool kill_those(const struct restore_task *tasks, size_t n)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < n; i++)
-		if (tasks[i].threads[0].exists && !tasks[i].is_gone)
-			any = kill(tasks[i].pid, SIGKILL) == 0 || any;
+	for (int stopped = 1; stopped >= 0; stopped--)
+		for (size_t i = 0; i < n; i++)
+			if (tasks[i].threads[0].exists && !tasks[i].is_gone &&
+			    (tasks[i].image && !tasks[i].is_zombie && is_stopped(&tasks[i])) ==
+				    stopped)
+				any = kill(tasks[i].pid, SIGKILL) == 0 || any;
 	return any;
 }
 
