@@ -82,12 +82,45 @@ TEST(registers, a_cpu_without_a_feature_of_the_image_is_named)
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
 	ASSERT(strstr(log_first_error(), "this CPU lacks"));
 	log_clear_first_error();
-	core->thread_info->fpregs->xsave->xstate_bv = 7;
+	UserX86XsaveEntry *xsave = core->thread_info->fpregs->xsave;
+	uint32_t ymmh[64] = { [63] = 1 };
+	xsave->xstate_bv = 7;
+	xsave->ymmh_space = ymmh;
+	xsave->n_ymmh_space = 64;
 	l.features = 3;
-	if (core->thread_info->fpregs->xsave->n_ymmh_space) {
-		ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
-		ASSERT(strstr(log_first_error(), "AVX"));
-	}
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
+	ASSERT(strstr(log_first_error(), "AVX"));
+	arena_done(&a);
+}
+
+/* As the bit of AVX after VZEROALL on some CPUs, and that of protection keys always. */
+TEST(registers, a_component_in_its_first_state_can_be_missing)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	struct xstate x;
+	CoreEntry *core = make_core(&a, &l, &x);
+	UserX86XsaveEntry *xsave = core->thread_info->fpregs->xsave;
+	uint32_t ymmh[64] = { 0 }, pkru[2] = { 0x55555554 };
+	uint8_t back[XSTATE_MAX];
+	uint64_t bv;
+
+	xsave->xstate_bv = 7 | 1 << 9;
+	xsave->ymmh_space = ymmh;
+	xsave->n_ymmh_space = 64;
+	xsave->pkru = pkru;
+	xsave->n_pkru = 2;
+	l.features = 3;
+	ASSERT_OK(registers_check(&l, core, "pid 1"));
+	memcpy(back, x.data, x.size);
+	ASSERT_OK(registers_xstate_from_core(&l, core, back, x.size));
+	memcpy(&bv, back + 512, sizeof(bv));
+	ASSERT_EQ(bv, 3);
+	pkru[0] = 0;
+	ASSERT_OK(registers_check(&l, core, "pid 1"));
+	pkru[0] = 0x55555544; /* a key is in use */
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
+	ASSERT(strstr(log_first_error(), "protection keys"));
 	arena_done(&a);
 }
 

@@ -166,6 +166,39 @@ static const char *component_name(uint64_t missing)
 	return "an extended register set";
 }
 
+#define PKRU_BIT  9
+#define PKRU_INIT 0x55555554u /* with which Linux starts programs: no key but 0 */
+
+static bool is_initial(const struct component *c, const void *data)
+{
+	const uint32_t *words = data;
+
+	if (c->bit == PKRU_BIT && words[0] == PKRU_INIT)
+		return true;
+	for (size_t i = 0; i < c->elem_size * c->count / sizeof(*words); i++)
+		if (words[i])
+			return false;
+	return true;
+}
+
+/*
+ * Components that hold something. A CPU may say that one is in use though it holds what it starts
+ * with; a CPU that lacks it is as good then.
+ */
+static uint64_t used_components(const UserX86XsaveEntry *e)
+{
+	uint64_t used = e->xstate_bv;
+
+	for (size_t i = 0; i < ARRAY_SIZE(components); i++) {
+		const struct component *c = &components[i];
+
+		if (used >> c->bit & 1 &&
+		    is_initial(c, *(void *const *)((const char *)e + c->data_offset)))
+			used &= ~(1ull << c->bit);
+	}
+	return used;
+}
+
 /* Every field of an image has to have the length that the CPU's area has. */
 static int check_lengths(const UserX86FpregsEntry *f, const char *who)
 {
@@ -198,7 +231,7 @@ int registers_check(const struct xstate_layout *l, const CoreEntry *core, const 
 	int rc = check_lengths(info->fpregs, who);
 	if (rc < 0 || !info->fpregs->xsave)
 		return rc;
-	uint64_t missing = info->fpregs->xsave->xstate_bv & ~l->features;
+	uint64_t missing = used_components(info->fpregs->xsave) & ~l->features;
 	if (missing)
 		return refuse(ENOEXEC, "%s: it uses %s, which this CPU lacks (XSAVE features %#lx)",
 			      who, component_name(missing), (long)missing);
@@ -240,7 +273,7 @@ int registers_xstate_from_core(const struct xstate_layout *l, const CoreEntry *c
 	memcpy(x, &f, sizeof(f));
 	if (size < HEADER_END)
 		return 0;
-	uint64_t bv = X87_AND_SSE | (e->xsave ? e->xsave->xstate_bv : 0);
+	uint64_t bv = X87_AND_SSE | (e->xsave ? e->xsave->xstate_bv & l->features : 0);
 	memcpy(x + XSTATE_BV_AT, &bv, sizeof(bv));
 	for (size_t i = 0; e->xsave && i < ARRAY_SIZE(components); i++) {
 		const struct component *c = &components[i];
