@@ -736,7 +736,7 @@ int task_collect_inside(struct dump *d, struct dump_task *t)
 	if (rc == 0)
 		rc = modes_ask_threads(t);
 	if (rc == 0)
-		rc = timers_ask(d, t);
+		rc = timers_ask(t);
 	if (rc == 0 && (t->n_posix_timers || has_expired))
 		rc = pending_collect_again(d, t, start);
 	for (size_t first = 1; first < t->n_threads && rc == 0; first += INJECT_THREADS_MAX)

@@ -3,6 +3,7 @@
  * Switches of processes and threads. Images: thp_disabled of mm-PID, membarrier registrations of
  * core-PID, and own fields, which are written only where a switch is not as usual.
  */
+#include <elf.h>
 #include <errno.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -85,10 +87,22 @@ static int collect_dispatch(struct dump_task *t, struct dump_thread *th)
 	return 0;
 }
 
+/* The register set is there only for those that ioperm(2) has given ports. */
+static bool uses_ports(pid_t tid)
+{
+	uint64_t part;
+	struct iovec v = { &part, sizeof(part) };
+
+	return ptrace(PTRACE_GETREGSET, tid, (void *)NT_386_IOPERM, &v) == 0;
+}
+
 static void check_cpu_features(struct dump *d, const struct dump_thread *th)
 {
 	if (th->status.has_shadow_stack)
 		dump_block(d, "pid %d: it uses a shadow stack (CET), which cannot be dumped",
+			   th->thread->tid);
+	if (uses_ports(th->thread->tid))
+		dump_block(d, "pid %d: it uses I/O ports (ioperm), which cannot be dumped",
 			   th->thread->tid);
 	if (th->status.untag_mask != ~0ull)
 		dump_block(d, "pid %d: it uses tagged addresses (LAM), which cannot be dumped",
@@ -129,6 +143,9 @@ void modes_ask(struct program *p, struct modes_questions *q)
 	q->thp_disable = ask(p, "read THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0);
 	q->mdwe = ask(p, "read MDWE", SYS_prctl, ABI_PR_GET_MDWE, 0);
 	q->memory_merge = ask(p, "read memory merging", SYS_prctl, PR_GET_MEMORY_MERGE, 0);
+	q->ldt = CALL(p, "look for a local descriptor table", SYS_modify_ldt, 0,
+		      program_raddr(p, program_room(p, sizeof(uint64_t))), sizeof(uint64_t));
+	q->ldt->flags = CALL_MAY_FAIL;
 	q->cpuid = ask(p, "see whether CPUID faults", SYS_arch_prctl, ABI_ARCH_GET_CPUID, 0);
 	for (int i = 0; i < 2; i++)
 		q->keyring[i] = ask(p, "look for a keyring", SYS_keyctl, 0, (uint64_t)(-1 - i));
@@ -184,7 +201,11 @@ void modes_take(struct dump *d, struct dump_task *t, const struct modes_question
 	TaskCoreEntry *tc = t->threads[0].core->tc;
 	uint32_t mask = membarrier_mask(q);
 
-	(void)d;
+	if (q->ldt->ret > 0)
+		dump_block(d,
+			   "pid %d: it has a local descriptor table (modify_ldt), as emulators of "
+			   "16-bit and 32-bit programs have, which cannot be dumped",
+			   t->process->pid);
 	t->mm->has_thp_disabled = true;
 	t->mm->thp_disabled = q->thp_disable->ret > 0;
 	tc->has_thp_disable_mode = q->thp_disable->ret > 1;

@@ -17,7 +17,7 @@ struct modes_of_thread {
 
 /* The calls by which the leader is asked for what belongs to the process. */
 struct modes_questions {
-	struct call *cpuid, *mdwe, *memory_merge, *thp_disable;
+	struct call *cpuid, *ldt, *mdwe, *memory_merge, *thp_disable;
 	struct call *membarrier, *membarrier_probe[3];
 	struct call *keyring[2];
 };

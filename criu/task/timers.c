@@ -215,9 +215,8 @@ static int ask_some(struct dump_task *t, PosixTimerEntry **list, size_t n, bool 
 	return rc;
 }
 
-int timers_ask(struct dump *d, struct dump_task *t)
+int timers_ask(struct dump_task *t)
 {
-	(void)d;
 	for (size_t first = 0; first < t->n_posix_timers; first += TIMERS_AT_ONCE) {
 		size_t n = min(t->n_posix_timers - first, (size_t)TIMERS_AT_ONCE);
 		PosixTimerEntry **list = &t->posix_timers[first];

@@ -12,7 +12,7 @@
 int timers_collect(struct dump *d, struct dump_task *t);
 
 /* Asks the task, whose leader is in the stub, how they stand. */
-int timers_ask(struct dump *d, struct dump_task *t);
+int timers_ask(struct dump_task *t);
 
 /*
  * True if the pending signal came from a timer that expired only after it was asked, so that
