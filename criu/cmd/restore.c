@@ -19,6 +19,7 @@
 #include "cmd/actions.h"
 #include "cmd/commands.h"
 #include "cmd/cpuinfo.h"
+#include "cmd/pidns.h"
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/memfd.h"
@@ -339,7 +340,10 @@ static int registers(void *ctx)
 static int write_pidfile(void *ctx)
 {
 	struct restore *r = ctx;
-	int rc = r->opts->pidfile ? pidfile_write(r->opts->pidfile, r->tasks[0].pid) : 0;
+	int rc = 0;
+
+	if (r->opts->pidfile)
+		rc = pidfile_write(r->opts->pidfile, pidns_outer_pid(r->opts, r->tasks[0].pid));
 
 	r->has_pidfile = r->opts->pidfile && rc == 0;
 	return rc;
@@ -395,7 +399,7 @@ static void wait_for_tree(void)
 		;
 }
 
-int cmd_restore(const struct options *o)
+static int restore_here(const struct options *o)
 {
 	struct restore r = { .opts = o, .start_us = now_us(), .images_fd = -1 };
 
@@ -422,4 +426,9 @@ int cmd_restore(const struct options *o)
 	if (!o->detach)
 		wait_for_tree();
 	return 0;
+}
+
+int cmd_restore(const struct options *o)
+{
+	return pidns_is_wanted(o) ? pidns_restore(o, restore_here) : restore_here(o);
 }

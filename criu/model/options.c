@@ -353,6 +353,8 @@ struct options options_default(void)
 		.file_validation = VALIDATE_BUILDID,
 		.ghost_limit = 1 << 20,
 		.cpu_cap = CPU_CAP_UNSET,
+		.pidns = PIDNS_NONE,
+		.outer_proc = -1,
 		.default_config = true,
 		.service_fd = -1,
 	};

@@ -13,6 +13,12 @@ enum file_validation {
 	VALIDATE_BUILDID,
 };
 
+enum pidns {
+	PIDNS_NONE = -1,
+	PIDNS_AUTO,
+	PIDNS_NEW,
+};
+
 /* What of two CPUs is compared; the numbers are those of requests. */
 enum cpu_cap {
 	CPU_CAP_UNSET = -1,
@@ -63,6 +69,8 @@ struct options {
 	int status_fd; /* -1: none */
 	bool skip_rwx_check;
 	int file_validation; /* enum file_validation */
+	int pidns;	     /* enum pidns */
+	int outer_proc;	     /* /proc outside of a new pid namespace that we are in; -1: none */
 	int cpu_cap;	     /* enum cpu_cap */
 	bool link_remap;
 	bool file_locks;

@@ -62,7 +62,7 @@ static int number_is_taken(uint32_t id, const struct proc_stat *s)
 	if (!s)
 		return refuse(EEXIST,
 			      "pid %u is the number of a process group or session that still has "
-			      "members; end those, or restore in a new pid namespace",
+			      "members; end those, or restore into a new pid namespace (--pidns=new)",
 			      id);
 	if (s->state == 'Z' || s->state == 'X')
 		return refuse(EEXIST,
@@ -70,7 +70,7 @@ static int number_is_taken(uint32_t id, const struct proc_stat *s)
 			      id, s->comm, s->ppid);
 	return refuse(EEXIST,
 		      "pid %u is taken by another process (%s); end that one, or restore "
-		      "in a new pid namespace",
+		      "into a new pid namespace (--pidns=new)",
 		      id, s->comm);
 }
 
