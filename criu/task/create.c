@@ -60,10 +60,11 @@ static bool is_number_used(uint32_t id)
 static int number_is_taken(uint32_t id, const struct proc_stat *s)
 {
 	if (!s)
-		return refuse(EEXIST,
-			      "pid %u is the number of a process group or session that still has "
-			      "members; end those, or restore into a new pid namespace (--pidns=new)",
-			      id);
+		return refuse(
+			EEXIST,
+			"pid %u is the number of a process group or session that still has "
+			"members; end those, or restore into a new pid namespace (--pidns=new)",
+			id);
 	if (s->state == 'Z' || s->state == 'X')
 		return refuse(EEXIST,
 			      "pid %u is taken by a zombie (%s) that its parent %d does not reap",
