@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 
 #include "base/arena.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
@@ -92,8 +93,13 @@ static int run(struct restore_task *t, void (*add)(const struct restore_task *t,
 	return rc;
 }
 
-/* What has become huge. -ENOTTY and the like: the kernel cannot tell. */
-static int note_huge(struct restore *r, struct restore_task *t, int fd)
+static void add_huge(struct restore *r, struct restore_task *t, uint64_t start, uint64_t end)
+{
+	*ARENA_PUSH(&r->arena, t->huge, t->n_huge) = (struct mem_range){ start, end };
+}
+
+/* What has become huge: Linux 6.7 tells. Returns 0 or -errno, which is -ENOTTY before. */
+static int note_by_ioctl(struct restore *r, struct restore_task *t, int fd)
 {
 	struct abi_page_region regions[64];
 	const MmEntry *mm = t->image->mm;
@@ -113,11 +119,23 @@ static int note_huge(struct restore *r, struct restore_task *t, int fd)
 		if (n < 0)
 			return -errno;
 		for (int i = 0; i < n; i++)
-			*ARENA_PUSH(&r->arena, t->huge, t->n_huge) =
-				(struct mem_range){ regions[i].start, regions[i].end };
+			add_huge(r, t, regions[i].start, regions[i].end);
 		arg.start = arg.walk_end;
 	}
 	return 0;
+}
+
+/* Before, it shows in the last page: only the first one was touched. */
+static void note_by_read(struct restore *r, struct restore_task *t, int fd)
+{
+	FOR_EACH_PLACE(t->image->mm, i, pos)
+	{
+		uint64_t entry, last = pos + HUGE_SIZE - PAGE_SIZE_;
+
+		if (pread_all(fd, &entry, sizeof(entry), last / PAGE_SIZE_ * sizeof(entry)) == 0 &&
+		    entry & ABI_PM_PRESENT)
+			add_huge(r, t, pos, pos + HUGE_SIZE);
+	}
 }
 
 int mem_make_huge(struct restore *r, struct restore_task *t)
@@ -134,8 +152,10 @@ int mem_make_huge(struct restore *r, struct restore_task *t)
 	int rc = fd < 0 ? fail(errno, "open %s", path) : run(t, add_all);
 	if (rc < 0)
 		return rc;
-	if (note_huge(r, t, fd) < 0)
+	if (note_by_ioctl(r, t, fd) < 0) {
 		t->n_huge = 0;
+		note_by_read(r, t, fd);
+	}
 	for (size_t i = 0; i < t->n_huge; i++)
 		have += t->huge[i].end - t->huge[i].start;
 	if (have == wanted)
