@@ -43,7 +43,7 @@ LIB	:= $(BUILD)/libcriu-internal.a
 TESTS	:= $(wildcard criu/*/*_test.c)
 UNIT	:= $(BUILD)/unit
 
-.PHONY: all check unit cycle interop bench fuzz fuzz-replay kill lint install uninstall clean FORCE
+.PHONY: all check unit cycle vm interop bench fuzz fuzz-replay kill lint install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -146,6 +146,12 @@ unit: $(UNIT)
 
 cycle: all test/mk/mk-static
 	$(Q)test/cycle/run -j 2
+
+# Cycles on another kernel, in a virtual machine: VM=--smoke for some of them; KERNEL=, see test/vm/run.
+VM	?=
+vm: all test/mk/mk-static
+	$(Q)scripts/install-deps --vm
+	$(Q)KERNEL=$(KERNEL) test/vm/run $(VM)
 
 interop: all
 	$(Q)test/interop/run

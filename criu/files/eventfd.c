@@ -31,6 +31,7 @@ static bool eventfd_match(const struct fd_probe *p)
 	return is_anon(p, "anon_inode:[eventfd]");
 }
 
+/* Before Linux 6.5 only a read would tell a semaphore, and that takes something out of it. */
 static int eventfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
 	EventfdFileEntry *efd = MESSAGE(&d->arena, EventfdFileEntry, eventfd_file_entry);
@@ -40,6 +41,10 @@ static int eventfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	efd->fown = fown_read(d, p);
 	efd->counter = probe_number(p, "eventfd-count", 16, 0);
 	efd->semaphore = efd->has_semaphore = probe_number(p, "eventfd-semaphore", 10, 0);
+	if (!probe_next(p, "eventfd-semaphore", NULL))
+		info("eventfd %#x: if it is a semaphore it will not be one when it is restored "
+		     "(before Linux 6.5 that cannot be told)",
+		     efd->id);
 	e->efd = efd;
 	return 0;
 }

@@ -18,8 +18,8 @@
 #include "files/locks.h"
 #include "proc/text.h"
 
-/* file_lock_entry.flag: the kinds as the kernel's FL_ bits have them */
-enum lock_kind { LOCK_POSIX = 1, LOCK_FLOCK = 2, LOCK_LEASE = 32, LOCK_OFD = 1024 };
+/* file_lock_entry.flag: numbers of the image format, not the kernel's */
+enum lock_kind { LOCK_POSIX = 1, LOCK_FLOCK = 2, LOCK_OFD = 4, LOCK_LEASE = 8 };
 
 static const struct {
 	const char *name;
@@ -211,11 +211,11 @@ void locks_add(struct restore *r, const struct restore_task *t, struct program *
 
 		if (e->pid != t->pid)
 			continue;
-		if (e->flag & LOCK_OFD)
+		if (e->flag == LOCK_OFD)
 			add_range(p, e, F_OFD_SETLK);
-		else if (e->flag & LOCK_POSIX)
+		else if (e->flag == LOCK_POSIX)
 			add_range(p, e, F_SETLK);
-		else if (e->flag & LOCK_FLOCK)
+		else if (e->flag == LOCK_FLOCK)
 			CALL(p, "take a flock that it had (is it held by another process now?)",
 			     SYS_flock, e->fd, LOCK_NB | (e->type == F_RDLCK ? LOCK_SH : LOCK_EX));
 		else

@@ -62,6 +62,10 @@ static uint32_t slave_index(const struct stat *st)
 	return (major(st->st_rdev) - PTS_FIRST_MAJOR) * MINORS + minor(st->st_rdev);
 }
 
+/*
+ * The image format has the control characters as bytes, one behind the other in c_cc, which is
+ * declared to be numbers: four in each, and the rest is filled up.
+ */
 static TermiosEntry *make_termios(struct arena *a, const struct termios2 *t)
 {
 	TermiosEntry *e = MESSAGE(a, TermiosEntry, termios_entry);
@@ -75,8 +79,8 @@ static TermiosEntry *make_termios(struct arena *a, const struct termios2 *t)
 	e->c_ospeed = t->c_ospeed;
 	e->n_c_cc = NCCS;
 	e->c_cc = arena_array(a, uint32_t, NCCS);
-	for (int i = 0; i < NCCS; i++)
-		e->c_cc[i] = t->c_cc[i];
+	memset(e->c_cc, 0, NCCS * sizeof(e->c_cc[0]));
+	memcpy(e->c_cc, t->c_cc, NCCS);
 	return e;
 }
 
@@ -395,8 +399,7 @@ static void fill_termios(const TermiosEntry *e, struct termios2 *t)
 				.c_line = e->c_line,
 				.c_ispeed = e->c_ispeed,
 				.c_ospeed = e->c_ospeed };
-	for (size_t i = 0; i < NCCS && i < e->n_c_cc; i++)
-		t->c_cc[i] = e->c_cc[i];
+	memcpy(t->c_cc, e->c_cc, min(sizeof(t->c_cc), e->n_c_cc * sizeof(e->c_cc[0])));
 }
 
 /* The settings of a pair are those of its slave; a master alone shows them too. */

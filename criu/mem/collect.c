@@ -308,7 +308,7 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->name = name_of(&d->arena, m);
 	if (m->vm_flags & VMF_AC && !(m->prot & PROT_WRITE) && !(e->status & VMA_VDSO))
 		e->has_is_reserved = e->is_reserved = true;
-	if (m->vm_flags & VMF_LF)
+	if (is_locked_on_fault(m))
 		e->has_lock_onfault = e->lock_onfault = true;
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;
 	if (e->status & VMA_VDSO)
@@ -422,7 +422,7 @@ void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr
 	if (!m || !(m->vm_flags & VMF_LO))
 		return;
 	t->mm->has_lock_future = true;
-	t->mm->lock_future = MCL_FUTURE | (m->vm_flags & VMF_LF ? MCL_ONFAULT : 0);
+	t->mm->lock_future = MCL_FUTURE | (is_locked_on_fault(m) ? MCL_ONFAULT : 0);
 }
 
 /* The page table of one task, read by the best way that the kernel has. */
@@ -524,25 +524,49 @@ static int scan_by_ioctl(struct page_scan *s, const VmaEntry *e)
 	return 0;
 }
 
-#define PM_PRESENT (1ull << 63)
-#define PM_SWAPPED (1ull << 62)
-#define PM_FILE	   (1ull << 61)
+#define HUGE_PAGES 512ull
 
+/* Do these entries of the page table look like one huge page: is the memory behind them in one
+ * piece? */
+static bool is_huge(const uint64_t *entry, size_t n)
+{
+	uint64_t first = entry[0] & ABI_PM_FRAME;
+
+	if (n != HUGE_PAGES || !first || first % HUGE_PAGES)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!(entry[i] & ABI_PM_PRESENT) || (entry[i] & ABI_PM_FRAME) != first + i)
+			return false;
+	return true;
+}
+
+/*
+ * This takes a second for each TiB of addresses, so what has no pages at all is left out (pages of
+ * hugetlb are not in these sums). Entries are read for one huge page at a time: that it is one
+ * shows only in their frames.
+ */
 static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 {
-	uint64_t entry[512];
+	const struct mapping *m = maps_find(&s->t->maps, e->start);
 	bool is_file = e->status & VMA_FILE_PRIVATE;
+	uint64_t entry[HUGE_PAGES];
 
+	if (!m->rss_kib && !m->swap_kib && !(m->vm_flags & VMF_HT))
+		return 0;
 	for (uint64_t pos = e->start; pos < e->end;) {
-		size_t n = min((e->end - pos) / PAGE_SIZE_, (uint64_t)ARRAY_SIZE(entry));
+		size_t n = min((e->end - pos) / PAGE_SIZE_,
+			       HUGE_PAGES - pos / PAGE_SIZE_ % HUGE_PAGES);
 		int rc = pread_all(s->fd, entry, n * sizeof(entry[0]),
 				   pos / PAGE_SIZE_ * sizeof(entry[0]));
 
 		if (rc < 0)
 			return rc;
+		if (m->huge_kib && vma_may_be_huge(e) && is_huge(entry, n))
+			add_range(&s->d->arena, &s->t->mm->huge, &s->t->mm->n_huge, pos,
+				  pos + n * PAGE_SIZE_);
 		for (size_t i = 0; i < n; i++, pos += PAGE_SIZE_)
-			if (entry[i] & (PM_PRESENT | PM_SWAPPED) &&
-			    !(is_file && entry[i] & PM_FILE))
+			if (entry[i] & (ABI_PM_PRESENT | ABI_PM_SWAPPED) &&
+			    !(is_file && entry[i] & ABI_PM_FILE))
 				add_run(s, is_file, pos, pos + PAGE_SIZE_);
 	}
 	return 0;

@@ -22,14 +22,13 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "kernel/abi.h"
 #include "model/vma.h"
 
 #define WORTH_IT 64 /* pages; fewer are not worth two files */
 #define WINDOW	 512
 
-#define PM_PRESENT   (1ull << 63)
 #define PM_EXCLUSIVE (1ull << 56) /* nobody else maps it */
-#define PM_FRAME     ((1ull << 55) - 1)
 
 /* ---- which pages are the same ---- */
 
@@ -72,11 +71,11 @@ static int look(struct comparison *c, uint64_t addr, uint64_t limit)
 	c->end = addr + n * PAGE_SIZE_;
 	memset(c->is_shared, 0, sizeof(c->is_shared));
 	for (size_t i = 0; i < n; i++) {
-		uint64_t frame = entries[i] & (PM_PRESENT | PM_EXCLUSIVE | PM_FRAME);
+		uint64_t frame = entries[i] & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME);
 
-		if (frame > PM_PRESENT && !(frame & PM_EXCLUSIVE) &&
-		    !((before[i] ^ frame) & (PM_PRESENT | PM_EXCLUSIVE | PM_FRAME)) &&
-		    !((after[i] ^ frame) & (PM_PRESENT | PM_EXCLUSIVE | PM_FRAME)))
+		if (frame > ABI_PM_PRESENT && !(frame & PM_EXCLUSIVE) &&
+		    !((before[i] ^ frame) & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME)) &&
+		    !((after[i] ^ frame) & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME)))
 			c->is_shared[i / 64] |= 1ull << i % 64;
 	}
 	return 0;

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 
 #include "base/arena.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
@@ -97,8 +98,8 @@ static int run(struct restore_task *t, const struct places *places,
 	return rc;
 }
 
-/* What has become huge. -ENOTTY and the like: the kernel cannot tell. */
-static int find_huge(struct arena *a, int fd, const struct mem_range *in, struct places *ret)
+/* What has become huge: Linux 6.7 tells. Returns 0 or -errno, which is -ENOTTY before. */
+static int ask_for_huge(struct arena *a, int fd, const struct mem_range *in, struct places *ret)
 {
 	struct abi_page_region regions[64];
 	struct abi_pm_scan_arg arg = {
@@ -123,6 +124,20 @@ static int find_huge(struct arena *a, int fd, const struct mem_range *in, struct
 		arg.start = arg.walk_end;
 	}
 	return 0;
+}
+
+/* Before, it shows in the last page: only the first one was touched. */
+static void find_huge(struct arena *a, int fd, const struct mem_range *in, struct places *ret)
+{
+	if (ask_for_huge(a, fd, in, ret) == 0)
+		return;
+	for (uint64_t pos = in->start; pos < in->end; pos += HUGE_SIZE) {
+		uint64_t entry, last = pos + HUGE_SIZE - PAGE_SIZE_;
+
+		if (pread_all(fd, &entry, sizeof(entry), last / PAGE_SIZE_ * sizeof(entry)) == 0 &&
+		    entry & ABI_PM_PRESENT)
+			add_place(a, ret, pos);
+	}
 }
 
 /* A page that was touched, and is no huge one now, would be in the way of the filling. */
@@ -181,8 +196,7 @@ int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < wanted.n; i++)
-		if (find_huge(&r->arena, fd, &wanted.range[i], &have) < 0)
-			break;
+		find_huge(&r->arena, fd, &wanted.range[i], &have);
 	for (size_t i = 0; i < have.n; i++)
 		*ARENA_PUSH(&r->arena, t->huge, t->n_huge) = have.range[i];
 	qsort(t->huge, t->n_huge, sizeof(*t->huge), by_start);

@@ -35,6 +35,7 @@ struct shared_use {
 struct dump_shared {
 	uint64_t id;
 	uint64_t size;
+	uint64_t mapped;	/* where the last mapping of it ends */
 	bool is_private;	/* no mapping of it is shared: the file is empty */
 	struct shared_use user; /* through whose mapping we get at it */
 	struct saved_pages pages;
@@ -86,9 +87,12 @@ static int add_segment(struct dump *d, const struct shared_use *u, size_t n)
 		u[i].e->has_segment_size = true;
 		u[i].e->segment_size = st.st_size;
 	}
-	*ARENA_PUSH(&d->arena, d->shared, d->n_shared) = (struct dump_shared){
-		.id = u->e->shmid, .size = st.st_size, .is_private = is_private, .user = *u
-	};
+	*ARENA_PUSH(&d->arena, d->shared, d->n_shared) =
+		(struct dump_shared){ .id = u->e->shmid,
+				      .size = st.st_size,
+				      .mapped = mapped,
+				      .is_private = is_private,
+				      .user = *u };
 	return 0;
 }
 
@@ -128,10 +132,36 @@ int mem_save_shared(struct dump *d)
 	return 0;
 }
 
+/*
+ * criu 3.17 takes a segment to end where its last mapping does, and leaves out what is in one entry
+ * of the pagemap with pages behind that.
+ */
+static void cut_run(struct arena *a, struct saved_pages *p, uint64_t end)
+{
+	size_t i = 0;
+
+	end = (end + PAGE_SIZE_ - 1) & ~(PAGE_SIZE_ - 1);
+	while (i < p->n_runs && p->runs[i].vaddr + p->runs[i].pages * PAGE_SIZE_ <= end)
+		i++;
+	if (i == p->n_runs || p->runs[i].vaddr >= end)
+		return;
+	struct page_run behind = p->runs[i];
+
+	p->runs[i].pages = (end - behind.vaddr) / PAGE_SIZE_;
+	behind.vaddr = end;
+	behind.pages -= p->runs[i].pages;
+	*ARENA_PUSH(a, p->runs, p->n_runs) = behind;
+	for (size_t k = p->n_runs - 1; k > i + 1; k--)
+		p->runs[k] = p->runs[k - 1];
+	p->runs[i + 1] = behind;
+}
+
 int mem_write_shared(struct dump *d)
 {
 	int rc = 0;
 
+	for (size_t i = 0; i < d->n_shared && rc == 0; i++)
+		cut_run(&d->arena, &d->shared[i].pages, d->shared[i].mapped);
 	for (size_t i = 0; i < d->n_shared && rc == 0; i++)
 		if (!d->shared[i].is_private)
 			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, d->shared[i].id,

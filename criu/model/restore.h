@@ -49,7 +49,7 @@ struct restore_task {
 	bool is_gone; /* a zombie or helper that has died */
 	bool can_raise_limits;
 	bool has_foreign_vdso;
-	uint32_t seccomp_common;   /* the youngest filter that all threads have already */
+	size_t seccomp_common;	   /* so many of their oldest filters all threads have already */
 	bool has_sigpending_limit; /* to be set when nothing more is queued */
 	struct rlimit64 sigpending_limit;
 	struct restore_timer *timers; /* by id */

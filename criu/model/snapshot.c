@@ -4,6 +4,7 @@
  * restore relies on. Nothing behind this file looks at an image with distrust.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -312,6 +313,27 @@ static int need_memfd(const struct snapshot *s, uint32_t pid, uint64_t id)
 	return 0;
 }
 
+/*
+ * A mapped file or memfd. In images of criu 3.17 only the mappings (fdflags) say that it has to be
+ * opened for writing, too.
+ */
+static int note_mapped_file(const struct snapshot *s, uint32_t pid, const VmaEntry *v)
+{
+	bool is_memfd = v->status & VMA_MEMFD;
+	int rc = is_memfd ? need_memfd(s, pid, v->shmid) : need_file(s, pid, v->shmid, "mapping");
+
+	if (rc < 0)
+		return rc;
+	const FileEntry *e = s->files[snapshot_file(s, v->shmid)];
+	uint32_t *flags = is_memfd && e->memfd	? &e->memfd->flags
+			  : !is_memfd && e->reg ? &e->reg->flags
+						: NULL;
+	if (flags && v->has_fdflags && (v->fdflags & O_ACCMODE) == O_RDWR &&
+	    (*flags & O_ACCMODE) == O_RDONLY)
+		*flags |= O_RDWR;
+	return 0;
+}
+
 /* What mappings say of the shared memory behind them. */
 static int note_shared(struct snapshot *s, uint32_t pid, const VmaEntry *v)
 {
@@ -347,10 +369,8 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 	if (v->name && strlen(v->name) > NAME_MAX_)
 		return refuse(EINVAL, "image mm-%u.img: the name of the mapping %#lx is too long",
 			      pid, (long)v->start);
-	if (v->status & VMA_MEMFD)
-		return need_memfd(s, pid, v->shmid);
-	if (v->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
-		return need_file(s, pid, v->shmid, "mapping");
+	if (v->status & (VMA_MEMFD | VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+		return note_mapped_file(s, pid, v);
 	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
 }
 
@@ -825,6 +845,11 @@ static int load_locks(struct snapshot *s, int dirfd)
 				      "image filelocks.img: the lock of pid %d from %lld, "
 				      "%lld bytes, is out of range",
 				      e->pid, (long long)e->start, (long long)e->len);
+		if (e->flag != 1 && e->flag != 2 && e->flag != 4 && e->flag != 8)
+			return refuse(EINVAL,
+				      "image filelocks.img: a lock of pid %d is of the unknown "
+				      "kind %#x",
+				      e->pid, e->flag);
 	}
 	return rc;
 }
@@ -876,20 +901,53 @@ static int check_filters(const struct snapshot *s, const ThreadCoreEntry *e, uin
 	}
 }
 
+#define PERSONALITY_BITS 0x0ffe00ffu /* PER_MASK and the flags of personality(2) */
+
+/*
+ * criu 3.17 writes the digits of /proc/PID/personality, which are hexadecimal, as a decimal number:
+ * 40000 for 0x40000. There is no flag for which that could be a personality itself.
+ */
+static uint32_t read_personality(uint32_t n)
+{
+	uint32_t digits = 0;
+
+	if (!(n & ~PERSONALITY_BITS))
+		return n;
+	for (unsigned shift = 0; n && shift < 32; shift += 4, n /= 10)
+		digits |= n % 10 << shift;
+	return digits & PERSONALITY_BITS;
+}
+
+/* Older versions have for the process what each thread has for itself now. */
+static void read_old_fields(const struct snapshot_task *t)
+{
+	ThreadCoreEntry *leader = t->cores[0]->thread_core;
+	TaskCoreEntry *tc = t->cores[0]->tc;
+
+	tc->personality = read_personality(tc->personality);
+	if (!leader->has_blk_sigset) {
+		leader->has_blk_sigset = true;
+		leader->blk_sigset = tc->blk_sigset;
+	}
+	for (size_t i = 0; tc->has_old_seccomp_mode && i < t->pstree->n_threads; i++) {
+		ThreadCoreEntry *e = t->cores[i]->thread_core;
+
+		if (e->has_seccomp_mode)
+			continue;
+		e->has_seccomp_mode = true;
+		e->seccomp_mode = tc->old_seccomp_mode;
+		e->has_seccomp_filter = tc->has_old_seccomp_filter;
+		e->seccomp_filter = tc->old_seccomp_filter;
+	}
+}
+
 static int check_seccomp(const struct snapshot *s, const struct snapshot_task *t)
 {
-	const TaskCoreEntry *tc = t->cores[0]->tc;
-
 	for (size_t i = 0; i < t->pstree->n_threads; i++) {
 		ThreadCoreEntry *e = t->cores[i]->thread_core;
 		uint32_t tid = t->pstree->threads[i];
 		int rc = 0;
 
-		if (!e->has_seccomp_mode && tc->has_old_seccomp_mode) {
-			e->seccomp_mode = tc->old_seccomp_mode;
-			e->has_seccomp_filter = tc->has_old_seccomp_filter;
-			e->seccomp_filter = tc->old_seccomp_filter;
-		}
 		if (e->seccomp_mode == SECCOMP_MODE__filter)
 			rc = check_filters(s, e, tid);
 		else if ((unsigned)e->seccomp_mode > SECCOMP_MODE__filter)
@@ -908,6 +966,7 @@ static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 
 	if (rc < 0 || t->is_zombie)
 		return rc;
+	read_old_fields(t);
 	rc = check_seccomp(s, t);
 	if (rc < 0)
 		return rc;

@@ -18,7 +18,7 @@ static const struct {
 	{ "nr", VMF_NR }, { "ht", VMF_HT }, { "sr", VMF_SR }, { "rr", VMF_RR }, { "dc", VMF_DC },
 	{ "dd", VMF_DD }, { "wf", VMF_WF }, { "hg", VMF_HG }, { "nh", VMF_NH }, { "mg", VMF_MG },
 	{ "um", VMF_UM }, { "uw", VMF_UW }, { "ui", VMF_UI }, { "ss", VMF_SS }, { "sl", VMF_SL },
-	{ "dp", VMF_DP }, { "gu", VMF_GU }, { "ac", VMF_AC },
+	{ "dp", VMF_DP }, { "gu", VMF_GU }, { "ac", VMF_AC }, { "??", VMF_QQ },
 };
 /* clang-format on */
 
@@ -74,6 +74,10 @@ static void parse_field(const char *line, struct mapping *m)
 		m->vm_flags = parse_vm_flags(value);
 	} else if ((value = text_field(line, "Rss")) && text_dec(value, &n)) {
 		m->rss_kib = n;
+	} else if ((value = text_field(line, "Swap")) && text_dec(value, &n)) {
+		m->swap_kib = n;
+	} else if ((value = text_field(line, "AnonHugePages")) && text_dec(value, &n)) {
+		m->huge_kib = n;
 	} else if ((value = text_field(line, "KernelPageSize")) && text_dec(value, &n)) {
 		m->page_kib = n;
 	} else if ((value = text_field(line, "ProtectionKey")) && text_dec(value, &n)) {

@@ -36,6 +36,7 @@ enum vm_flag {
 	VMF_DP = 1u << 20, /* droppable */
 	VMF_GU = 1u << 21, /* may have guard regions */
 	VMF_AC = 1u << 22, /* accounted: memory is reserved for it */
+	VMF_QQ = 1u << 23, /* ??: a flag that the kernel has no letters for */
 };
 
 struct mapping {
@@ -48,10 +49,21 @@ struct mapping {
 	bool has_vm_flags; /* a VmFlags line was seen */
 	uint32_t vm_flags;
 	uint64_t rss_kib;
+	uint64_t swap_kib;
+	uint64_t huge_kib; /* of rss_kib: in transparent huge pages */
 	uint32_t page_kib; /* size of its pages, 0 where that is not known */
 	uint32_t pkey;	   /* protection key, 0 where there is none */
 	const char *path;  /* as written, "" if there is none; in the arena */
 };
+
+/*
+ * Locked, but only when it is touched. Kernels that have no letters for that (6.1 is one) write ??,
+ * and there is no other flag without letters that locked memory can have.
+ */
+static inline bool is_locked_on_fault(const struct mapping *m)
+{
+	return m->vm_flags & VMF_LO && m->vm_flags & (VMF_LF | VMF_QQ);
+}
 
 struct maps {
 	struct mapping *m; /* by address, disjoint */

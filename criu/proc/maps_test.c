@@ -204,6 +204,7 @@ TEST(maps, smaps_of_linux_5_10)
 	ASSERT_OK(p.rc);
 	ASSERT_EQ(p.maps.n, 2);
 	ASSERT_EQ(m[0].rss_kib, 12);
+	ASSERT_EQ(m[0].swap_kib, 4);
 	ASSERT_EQ(m[0].pkey, 3);
 	ASSERT(m[0].has_vm_flags);
 	ASSERT_EQ(m[0].vm_flags, VMF_AC);
@@ -226,6 +227,7 @@ TEST(maps, smaps_of_linux_6_18)
 	ASSERT_STR(m[0].path, "[anon:Rss: 77 kB]");
 	ASSERT_EQ(m[0].rss_kib, 1024);
 	ASSERT_EQ(m[0].vm_flags, VMF_LF | VMF_LO | VMF_HG | VMF_UW | VMF_GU | VMF_AC);
+	ASSERT_EQ(m[0].huge_kib, 0);
 	ASSERT_EQ(m[1].rss_kib, 12);
 	ASSERT_EQ(m[1].vm_flags, VMF_GD | VMF_AC);
 	arena_done(&p.arena);
@@ -265,10 +267,29 @@ TEST(maps, unknown_vm_flags_are_left_out)
 {
 	ASSERT_EQ(flags_of(""), 0);
 	ASSERT_EQ(flags_of(" \n"), 0);
-	ASSERT_EQ(flags_of(" rd wr ex sh mr mw me ms sf ar sd mm bt mt de ?? \n"), 0);
+	ASSERT_EQ(flags_of(" rd wr ex sh mr mw me ms sf ar sd mm bt mt de ? \n"), 0);
 	ASSERT_EQ(flags_of(" zz lo yy"), VMF_LO);
 	ASSERT_EQ(flags_of(" lo l"), VMF_LO);
 	ASSERT_EQ(flags_of("lo\tgd"), VMF_LO | VMF_GD);
+}
+
+/* What Linux 6.1 writes for mlock2(MLOCK_ONFAULT), and for other memory. */
+TEST(maps, lock_on_fault_has_no_name_in_linux_6_1)
+{
+	static const struct {
+		const char *value;
+		bool expected;
+	} cases[] = {
+		{ " rd wr mr mw me lo ?? ac sd ", true }, { " rd wr mr mw me lo lf ac ", true },
+		{ " rd wr mr mw me lo ac sd ", false },	  { " rd wr mr mw me ?? ac sd ", false },
+		{ " rd wr mr mw me lf ac sd ", false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct mapping m = { .vm_flags = flags_of(cases[i].value) };
+
+		ASSERT_EQ(is_locked_on_fault(&m), cases[i].expected);
+	}
 }
 
 TEST(maps, text_may_be_empty_or_have_empty_lines)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * seccomp. Images: seccomp_mode and seccomp_filter of core-TID; seccomp.img has the filters of
- * all threads, each with the one that was installed before it, so that chains share what they
- * begin with.
+ * seccomp. Images: seccomp_mode and seccomp_filter of core-TID, which is the thread's oldest
+ * filter; seccomp.img has the filters of all threads, each with the one that was installed after it
+ * (prev: it stands before it in the list).
  *
  * Nothing tells whether two threads have the same filter or a copy: equal ones are taken for the
  * same. It matters when a program synchronizes its threads (SECCOMP_FILTER_FLAG_TSYNC), which
@@ -70,15 +70,22 @@ static uint32_t find_filter(struct dump *d, const struct sock_filter *insn, size
 	return d->n_seccomp_filters - 1;
 }
 
-/* Reads filter number i, counted from the oldest. Returns 1, 0 behind the last, or an error. */
+static int count_filters(pid_t tid)
+{
+	int n = 0;
+
+	while (ptrace(ABI_PTRACE_SECCOMP_GET_FILTER, tid, n, NULL) >= 0 || errno == EMEDIUMTYPE)
+		n++;
+	return errno == ENOENT ? n : fail(errno, "pid %d: count its seccomp filters", tid);
+}
+
+/* Reads filter number i, counted from the oldest. The one after it is *last, which it becomes. */
 static int read_filter(struct dump *d, pid_t tid, unsigned i, uint32_t *last)
 {
 	struct sock_filter insn[BPF_MAXINSNS];
 	struct abi_seccomp_metadata meta = { .filter_off = i };
 	long n = ptrace(ABI_PTRACE_SECCOMP_GET_FILTER, tid, i, insn);
 
-	if (n < 0 && errno == ENOENT)
-		return 0;
 	if (n < 0 && errno == EMEDIUMTYPE) {
 		dump_block(d, "pid %d: the kernel does not tell its seccomp filter %u", tid, i);
 		return 0;
@@ -92,16 +99,16 @@ static int read_filter(struct dump *d, pid_t tid, unsigned i, uint32_t *last)
 			"listeners cannot be dumped",
 			tid, i);
 	*last = find_filter(d, insn, n * sizeof(insn[0]), *last, meta.flags);
-	return 1;
+	return 0;
 }
 
 static int collect_filters(struct dump *d, struct dump_thread *th)
 {
 	ThreadCoreEntry *e = th->core->thread_core;
 	uint32_t last = NO_FILTER;
-	int rc = 1;
+	int n = count_filters(th->thread->tid), rc = min(n, 0);
 
-	for (unsigned i = 0; rc > 0; i++)
+	for (int i = n - 1; i >= 0 && rc == 0; i--)
 		rc = read_filter(d, th->thread->tid, i, &last);
 	e->seccomp_mode = SECCOMP_MODE__filter;
 	e->has_seccomp_filter = last != NO_FILTER;
@@ -161,15 +168,15 @@ static const SeccompFilter *filter_at(const struct restore *r, uint32_t i)
 	return r->snapshot.seccomp->seccomp_filters[i];
 }
 
-/* The thread's youngest filter, or NO_FILTER. */
-static uint32_t youngest(const struct restore_thread *th)
+/* The thread's oldest filter, or NO_FILTER. */
+static uint32_t oldest(const struct restore_thread *th)
 {
 	const ThreadCoreEntry *e = th->core->thread_core;
 
 	return e->seccomp_mode == SECCOMP_MODE__filter ? e->seccomp_filter : NO_FILTER;
 }
 
-static uint32_t older(const struct restore *r, uint32_t i)
+static uint32_t next(const struct restore *r, uint32_t i)
 {
 	return filter_at(r, i)->has_prev ? filter_at(r, i)->prev : NO_FILTER;
 }
@@ -178,30 +185,38 @@ static size_t length(const struct restore *r, uint32_t i)
 {
 	size_t n = 0;
 
-	for (; i != NO_FILTER; i = older(r, i))
+	for (; i != NO_FILTER; i = next(r, i))
 		n++;
 	return n;
 }
 
-/* The youngest filter that both chains have. */
-static uint32_t common(const struct restore *r, uint32_t a, uint32_t b)
+/* criu 3.17 also notes how it will install a filter (TSYNC). */
+static unsigned own_flags(const SeccompFilter *f)
 {
-	size_t n = length(r, a), m = length(r, b);
+	return f->flags & SECCOMP_FILTER_FLAG_LOG;
+}
 
-	for (; n > m; n--)
-		a = older(r, a);
-	for (; m > n; m--)
-		b = older(r, b);
-	while (a != b) {
-		a = older(r, a);
-		b = older(r, b);
+static bool is_same(const SeccompFilter *f, const SeccompFilter *g)
+{
+	return own_flags(f) == own_flags(g) && f->filter.len == g->filter.len &&
+	       !memcmp(f->filter.data, g->filter.data, f->filter.len);
+}
+
+/* How many filters both chains begin with. */
+static size_t common(const struct restore *r, uint32_t a, uint32_t b)
+{
+	size_t n = 0;
+
+	for (; a != NO_FILTER && b != NO_FILTER && is_same(filter_at(r, a), filter_at(r, b)); n++) {
+		a = next(r, a);
+		b = next(r, b);
 	}
-	return a;
+	return n;
 }
 
 size_t seccomp_calls(const struct restore *r, const struct restore_thread *th)
 {
-	return 1 + length(r, youngest(th));
+	return 1 + length(r, oldest(th));
 }
 
 static void add_filter(const struct restore *r, uint32_t i, unsigned flags, struct program *p)
@@ -217,38 +232,25 @@ static void add_filter(const struct restore *r, uint32_t i, unsigned flags, stru
 	/* Mitigations are the thread's own and restored with it (modes.c). */
 	if (room)
 		CALL(p, "install a seccomp filter", SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-		     flags | f->flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW, program_raddr(p, room));
-}
-
-/* Adds the filters of a chain from the one behind `from` to `to`, oldest first. */
-static void add_chain(const struct restore *r, uint32_t from, uint32_t to, unsigned flags,
-		      struct program *p)
-{
-	size_t n = length(r, to) - length(r, from);
-	autofree uint32_t *chain = xmalloc((n + 1) * sizeof(*chain));
-
-	for (size_t i = n; i-- > 0; to = older(r, to))
-		chain[i] = to;
-	for (size_t i = 0; i < n; i++)
-		add_filter(r, chain[i], flags, p);
+		     flags | own_flags(f) | SECCOMP_FILTER_FLAG_SPEC_ALLOW, program_raddr(p, room));
 }
 
 int seccomp_restore_common(struct restore *r, struct restore_task *t)
 {
-	uint32_t all = youngest(&t->threads[0]);
+	uint32_t first = oldest(&t->threads[0]);
+	size_t n = t->n_threads > 1 ? length(r, first) : 0;
 	struct program p;
 
-	t->seccomp_common = NO_FILTER;
-	for (size_t i = 1; i < t->n_threads && all != NO_FILTER; i++)
-		all = common(r, all, youngest(&t->threads[i]));
-	if (t->n_threads == 1 || all == NO_FILTER)
+	for (size_t i = 1; i < t->n_threads; i++)
+		n = min(n, common(r, first, oldest(&t->threads[i])));
+	t->seccomp_common = n;
+	if (!n)
 		return 0;
-	t->seccomp_common = all;
-	int rc = program_begin(&p, task_worker(t), length(r, all));
+	int rc = program_begin(&p, task_worker(t), n);
 	if (rc < 0)
 		return rc;
-	add_chain(r, NO_FILTER, all, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH,
-		  &p);
+	for (uint32_t i = first; n > 0; i = next(r, i), n--)
+		add_filter(r, i, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH, &p);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
@@ -257,9 +259,12 @@ int seccomp_restore_common(struct restore *r, struct restore_task *t)
 void seccomp_add(const struct restore *r, const struct restore_task *t,
 		 const struct restore_thread *th, struct program *p)
 {
+	size_t n = 0;
+
 	if (th->core->thread_core->seccomp_mode == SECCOMP_MODE__strict)
 		CALL(p, "enter the strict mode of seccomp", SYS_prctl, PR_SET_SECCOMP,
 		     SECCOMP_MODE_STRICT, 0);
-	else if (youngest(th) != NO_FILTER)
-		add_chain(r, t->seccomp_common, youngest(th), 0, p);
+	for (uint32_t i = oldest(th); i != NO_FILTER; i = next(r, i), n++)
+		if (n >= t->seccomp_common)
+			add_filter(r, i, 0, p);
 }

@@ -16,7 +16,8 @@ import snapshot
 
 PR_SET_CHILD_SUBREAPER = 36
 POLL_SEC = 0.002
-PATIENCE_SEC = 20       # for one condition; the row has a limit of its own
+SLOW = int(os.environ.get('CYCLE_SLOW', 1))     # how many times slower than a machine this one is
+PATIENCE_SEC = 20 * SLOW        # for one condition; the row has a limit of its own
 SKIP_STATUS = 77
 PIDS_LEFT = 8           # for a target that is to see the numbers start over
 LINES_A_STEP = 5        # lines a working program must add to be called alive
@@ -540,7 +541,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None):
     become_subreaper()
     signal.signal(signal.SIGALRM, on_alarm)
     signal.signal(signal.SIGTERM, on_term)
-    signal.alarm(int(row.flags.get('timeout', timeout)))
+    signal.alarm(SLOW * int(row.flags.get('timeout', timeout)))
     alone = huge_pages = None
     try:
         alone = take_turns(row)

@@ -36,8 +36,9 @@ NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'pid_for_children', 'time',
 NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*) \(deleted\)$')
 NUMBERED = re.compile(r'^(pipe|socket):\[(\d+)\]$')
 
-# A hint of the kernel's own: it spreads when mappings are joined and never goes away.
-MAY_HAVE_GUARDS = 'gu'
+# Hints of the kernel's own. It may have guards: spreads when mappings are joined and never goes away.
+# It is soft-dirty (CONFIG_MEM_SOFT_DIRTY): all are that were made since somebody cleared such bits.
+KERNELS_OWN_FLAGS = ('gu', 'sd')
 
 # Lines of fdinfo that come in an order of the kernel's own.
 UNORDERED = ('tfd:', 'inotify ')
@@ -185,7 +186,7 @@ def mappings(pid):
         if re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
             found.append(Mapping(pid, line))
         elif line.startswith('VmFlags:') and found:
-            found[-1].flags = ' '.join(f for f in line.split()[1:] if f != MAY_HAVE_GUARDS)
+            found[-1].flags = ' '.join(f for f in line.split()[1:] if f not in KERNELS_OWN_FLAGS)
     joined = []
     for m in found:
         if joined and m.continues(joined[-1]):

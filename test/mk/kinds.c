@@ -264,7 +264,8 @@ static void check_future(void)
 	expect_flag("memory without access", third, "lo", true);
 	expect_flag("shared memory", fourth, "lo", true);
 	expect_flag("new memory", fresh, "lo", true);
-	expect_flag("new memory", fresh, "lf", later);
+	/* Linux 6.1 has no name for it */
+	expect_flag("new memory", fresh, has_flag(fresh, "??") ? "??" : "lf", later);
 	if (mincore(fresh, 4 * PAGE, resident) < 0 || (resident[3] & 1) == later)
 		bad("new memory is %sthere at once", later ? "" : "not ");
 	munmap(fresh, 4 * PAGE);
@@ -296,24 +297,38 @@ static void check_lockall(void)
 /* ---- a lot of room ---- */
 
 #define TIB		(1UL << 40)
-#define SPARSE		(40 * TIB)
+#define PAGEMAP_SCAN	_IOWR('f', 16, unsigned long[12])
+
+static size_t sparse = 40 * TIB;
+
+/* Kernels before 6.7 have to be asked for each page: more than a second for a TiB. */
+static bool finds_pages_fast(void)
+{
+	int fd = need("pagemap", open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+	bool fast = ioctl(fd, PAGEMAP_SCAN, NULL) == 0 || errno != ENOTTY;
+
+	close(fd);
+	return fast;
+}
 
 static void make_sparse(void)
 {
-	area = map(SPARSE / PAGE, RW, ANON | MAP_NORESERVE, -1);
-	second = map(SPARSE / 2 / PAGE, PROT_NONE, ANON, -1);
+	if (!finds_pages_fast())
+		sparse >>= 10;
+	area = map(sparse / PAGE, RW, ANON | MAP_NORESERVE, -1);
+	second = map(20 * TIB / PAGE, PROT_NONE, ANON, -1);
 	third = map(1 << 20, RW, SHARED | MAP_NORESERVE, -1);
 	fill(area, PAGE, 9);
-	fill(area + SPARSE / 2, PAGE, 10);
-	fill(area + SPARSE - PAGE, PAGE, 11);
+	fill(area + sparse / 2, PAGE, 10);
+	fill(area + sparse - PAGE, PAGE, 11);
 	fill(third + 1000 * PAGE, PAGE, 12);
 }
 
 static void check_sparse(void)
 {
 	compare("first page", area, PAGE, 9);
-	compare("page in the middle", area + SPARSE / 2, PAGE, 10);
-	compare("last page", area + SPARSE - PAGE, PAGE, 11);
+	compare("page in the middle", area + sparse / 2, PAGE, 10);
+	compare("last page", area + sparse - PAGE, PAGE, 11);
 	compare("page of a shared one", third + 1000 * PAGE, PAGE, 12);
 	expect_flag("memory without reserve", area, "nr", true);
 	expect_flag("shared memory without reserve", third, "nr", true);
