@@ -57,6 +57,7 @@ static const struct {
 
 #define SHARED_ANON_PATH   "/dev/zero (deleted)"
 #define SHARED_NAME_PREFIX "[anon_shmem:"
+#define MEMFD_PREFIX	   "/memfd:"
 #define NAME_PREFIX	   "[anon:"
 #define HUGE_ANON_PATH	   "/anon_hugepage (deleted)"
 #define SYSV_PREFIX	   "/SYSV"
@@ -148,7 +149,7 @@ static uint32_t status_of(const struct mapping *m)
 		return VMA_REGULAR | VMA_ANON_SHARED;
 	if (m->ino && !is_huge_anon(m))
 		return VMA_REGULAR | (m->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE) |
-		       (strncmp(m->path, "/memfd:", 7) ? 0 : VMA_MEMFD);
+		       (strncmp(m->path, MEMFD_PREFIX, strlen(MEMFD_PREFIX)) ? 0 : VMA_MEMFD);
 	if (is_special(m, "[heap]"))
 		return VMA_REGULAR | VMA_HEAP | VMA_ANON_PRIVATE;
 	if (is_special(m, "[stack]"))

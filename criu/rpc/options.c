@@ -5,6 +5,7 @@
  * value.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,6 +173,18 @@ static char *path_of_fd(const struct client *c, int fd)
 	return path;
 }
 
+static bool says(char *error, size_t size, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static bool says(char *error, size_t size, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(error, size, fmt, args);
+	va_end(args);
+	return false;
+}
+
 static bool put_places(const struct client *c, const CriuOpts *req, struct options *o, char *error,
 		       size_t size)
 {
@@ -180,19 +193,12 @@ static bool put_places(const struct client *c, const CriuOpts *req, struct optio
 	else if (req->images_dir)
 		o->images_dir = req->images_dir;
 	else
-		return snprintf(error, size, "neither images_dir_fd nor images_dir is given"),
-		       false;
+		return says(error, size, "neither images_dir_fd nor images_dir is given");
 	o->work_dir = req->has_work_dir_fd ? path_of_fd(c, req->work_dir_fd) : o->images_dir;
 	if (req->log_file && strchr(req->log_file, '/'))
-		return snprintf(error, size, "log_file %s: it may not contain a slash",
-				req->log_file),
-		       false;
+		return says(error, size, "log_file %s: it may not contain a slash", req->log_file);
 	o->log_file = req->log_to_stderr ? NULL : req->log_file;
-	if (req->has_status_fd) {
-		o->status_fd = -1;
-		return snprintf(error, size, "status_fd is obsolete; use notifications"), false;
-	}
-	return true;
+	return !req->has_status_fd || says(error, size, "status_fd is obsolete; use notifications");
 }
 
 /* One that is not there is passed over, as on the command line; not one that may not be read. */

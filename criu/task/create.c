@@ -208,11 +208,9 @@ static int seize_first(struct restore *r, pid_t pid)
 		   BLANK_OPTIONS | (suspend ? PTRACE_O_SUSPEND_SECCOMP : 0)) == 0)
 		return 0;
 	if (suspend && errno == EPERM)
-		return refuse(
-			EPERM,
-			"the images have tasks under seccomp, which criu has to suspend: that "
-			"takes CAP_SYS_ADMIN, and criu itself may not be under seccomp, as it "
-			"is in many containers");
+		return refuse(EPERM,
+			      "the images have tasks under seccomp, which criu has to suspend: %s",
+			      seccomp_why_not_suspended);
 	return fail(errno, "pid %d: trace the new task", pid);
 }
 

@@ -153,8 +153,7 @@ int creds_check(const struct own_creds *own, const CredsEntry *e, uint32_t tid)
 		     "them",
 		     tid, (long)(w.bnd & ~s->cap[CAP_SET_BND]));
 	bool drops = s->cap[CAP_SET_BND] & ~w.bnd;
-	if ((drops || (uint32_t)own->securebits != e->secbits) &&
-	    !(s->cap[CAP_SET_EFF] >> CAP_SETPCAP & 1))
+	if ((drops || (uint32_t)own->securebits != e->secbits) && !creds_have(own, CAP_SETPCAP))
 		return refuse(
 			EPERM,
 			"pid %u: its bounding set or securebits differ from those of criu; to "

@@ -8,6 +8,12 @@
 
 int creds_read_own(struct arena *a, struct own_creds *ret);
 
+/* Has criu this capability (CAP_SYS_RESOURCE, ...)? */
+static inline bool creds_have(const struct own_creds *own, int cap)
+{
+	return own->status.cap[CAP_SET_EFF] >> cap & 1;
+}
+
 /* Can criu give them to a task? 0 or -errno, reported. */
 int creds_check(const struct own_creds *own, const CredsEntry *e, uint32_t tid);
 

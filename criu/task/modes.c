@@ -5,6 +5,7 @@
  */
 #include <elf.h>
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "base/own.h"
 #include "kernel/abi.h"
 #include "proc/task.h"
+#include "task/creds.h"
 #include "task/modes.h"
 
 #define PF_MCE_PROCESS 0x00000080
@@ -303,11 +305,6 @@ static void add_speculation(const struct restore_thread *th, int which, uint32_t
 		     which);
 }
 
-static bool has_cap(const struct restore *r, int cap)
-{
-	return r->own_creds.status.cap[CAP_SET_EFF] >> cap & 1;
-}
-
 static void add_cpuid(const struct restore_thread *th, struct program *p)
 {
 	/* It does not fault in criu: setting that changes nothing and tells whether it could. */
@@ -316,8 +313,6 @@ static void add_cpuid(const struct restore_thread *th, struct program *p)
 	else
 		CALL(p, "forbid CPUID", SYS_arch_prctl, ABI_ARCH_SET_CPUID, 0);
 }
-
-#define CAP_SYS_RESOURCE_ 24
 
 void modes_add_thread(const struct restore *r, const struct restore_thread *th, struct program *p)
 {
@@ -332,7 +327,7 @@ void modes_add_thread(const struct restore *r, const struct restore_thread *th, 
 	if (e->has_mce_kill)
 		CALL(p, "set what happens by memory errors", SYS_prctl, PR_MCE_KILL,
 		     PR_MCE_KILL_SET, e->mce_kill, 0, 0);
-	if (e->io_flusher && has_cap(r, CAP_SYS_RESOURCE_))
+	if (e->io_flusher && creds_have(&r->own_creds, CAP_SYS_RESOURCE))
 		CALL(p, "become an I/O flusher", SYS_prctl, ABI_PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	else if (e->io_flusher)
 		warn("pid %d: it was an I/O flusher (PR_SET_IO_FLUSHER), which takes "

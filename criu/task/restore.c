@@ -4,6 +4,7 @@
  * registers. Images: core-TID.
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -130,7 +131,7 @@ int task_add_attributes(struct restore *r, struct restore_task *t, struct progra
 		procfile_write(t->pid, "loginuid", tc->loginuid);
 	if (tc->has_coredump_filter)
 		write_coredump_filter(t->pid, tc->coredump_filter);
-	t->can_raise_limits = r->own_creds.status.cap[CAP_SET_EFF] >> 24 & 1; /* CAP_SYS_RESOURCE */
+	t->can_raise_limits = creds_have(&r->own_creds, CAP_SYS_RESOURCE);
 	CALL(p, "set the address of clear_child_tid", SYS_set_tid_address,
 	     registers_clear_tid_addr(t->image->cores[0]));
 	CALL(p, "set the personality", SYS_personality, tc->personality);

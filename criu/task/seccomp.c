@@ -27,7 +27,7 @@
 
 #define NO_FILTER UINT32_MAX
 
-static const char *const why_not_suspended =
+const char seccomp_why_not_suspended[] =
 	"that takes CAP_SYS_ADMIN, and criu itself may not be under seccomp, as it is in many "
 	"containers";
 
@@ -36,7 +36,7 @@ static int check_suspended(pid_t tid)
 	if (ptrace(PTRACE_SETOPTIONS, tid, NULL, TRACEE_OPTIONS) == 0)
 		return 0;
 	return refuse(errno, "pid %d: seccomp is on and cannot be suspended for the dump: %s", tid,
-		      why_not_suspended);
+		      seccomp_why_not_suspended);
 }
 
 /* A filter whose calls a listener decides: that one is not part of the tree's state. */

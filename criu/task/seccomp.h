@@ -6,6 +6,9 @@
 #include "model/dump.h"
 #include "model/restore.h"
 
+/* For errors: what suspending seccomp takes. */
+extern const char seccomp_why_not_suspended[];
+
 /*
  * Reads what a stopped thread may call. Fails where criu's own calls would be subject to that:
  * nothing may run in the process then.
