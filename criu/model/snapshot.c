@@ -112,9 +112,14 @@ static int find_task(const struct snapshot *s, uint32_t pid)
 	return -1;
 }
 
-static int check_pstree(const struct snapshot *s, struct snapshot_task *t, const PstreeEntry *e)
+static int check_pstree(struct snapshot *s, struct snapshot_task *t, PstreeEntry *e)
 {
-	if (!e->pid || e->pid > PID_LIMIT || !e->n_threads || e->threads[0] != e->pid)
+	/* What criu 3.17 writes for a zombie's only thread is any number. */
+	if (e->n_threads <= 1) {
+		e->threads = arena_memdup(&s->arena, &e->pid, sizeof(e->pid));
+		e->n_threads = 1;
+	}
+	if (!e->pid || e->pid > PID_LIMIT || e->threads[0] != e->pid)
 		return refuse(EINVAL, "image pstree.img: pid %u: its entry makes no sense", e->pid);
 	for (size_t i = 0; i < e->n_threads; i++)
 		if (!e->threads[i] || e->threads[i] > PID_LIMIT)
