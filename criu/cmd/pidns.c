@@ -119,12 +119,12 @@ static void leave_terminal(void)
 	(void)close_range(3, ~0u, 0);
 }
 
-/* The only child of ours: helpers are gone. */
-static pid_t find_root(void)
+/* The root, our only child, as that /proc knows it. */
+static pid_t find_root(int proc)
 {
 	char text[256];
 
-	if (read_small_at(AT_FDCWD, "/proc/thread-self/children", text, sizeof(text)) <= 0)
+	if (read_small_at(proc, "thread-self/children", text, sizeof(text)) <= 0)
 		return -1;
 	return strtol(text, NULL, 10);
 }
@@ -148,7 +148,8 @@ static int be_first(const struct options *o, int (*restore)(const struct options
 	}
 	sigprocmask(SIG_SETMASK, &followed, NULL);
 	(void)prctl(PR_SET_PDEATHSIG, 0);
-	pid_t root = find_root();
+	autoclose int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	pid_t root = find_root(proc);
 	if (write(tell, &done, 1) != 1)
 		return 1;
 	if (o->detach)
@@ -195,12 +196,5 @@ int pidns_restore(const struct options *o, int (*restore)(const struct options *
 
 pid_t pidns_outer_pid(const struct options *o, pid_t pid)
 {
-	char text[256];
-
-	if (o->outer_proc < 0)
-		return pid;
-	/* Of us as that /proc knows us: its numbers are those outside. */
-	if (read_small_at(o->outer_proc, "thread-self/children", text, sizeof(text)) <= 0)
-		return -1;
-	return strtol(text, NULL, 10);
+	return o->outer_proc < 0 ? pid : find_root(o->outer_proc);
 }

@@ -68,8 +68,7 @@ static void add_run(struct pagemap_set *set, struct pagemap *map, struct page_ru
 		*ARENA_PUSH(set->arena, map->run, map->n) = run;
 }
 
-/* The first run that ends behind addr. */
-static size_t first_behind(const struct pagemap *map, uint64_t addr)
+size_t pagemap_first_behind(const struct pagemap *map, uint64_t addr)
 {
 	size_t lo = 0, hi = map->n;
 
@@ -88,7 +87,7 @@ static size_t first_behind(const struct pagemap *map, uint64_t addr)
 static int take_from_parent(struct reading *r, const struct pagemap *parent, uint64_t start,
 			    uint64_t end, struct pagemap *out)
 {
-	for (size_t i = first_behind(parent, start); i < parent->n && start < end; i++) {
+	for (size_t i = pagemap_first_behind(parent, start); i < parent->n && start < end; i++) {
 		const struct page_run *p = &parent->run[i];
 		uint64_t p_end = page_run_end(p);
 

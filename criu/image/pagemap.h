@@ -53,6 +53,9 @@ struct pagemap {
 	size_t n;
 };
 
+/* Index of the first run that ends behind addr; n if there is none. */
+size_t pagemap_first_behind(const struct pagemap *map, uint64_t addr);
+
 /* The pages files that runs refer to. */
 struct pages_file {
 	dev_t dev;

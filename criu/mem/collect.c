@@ -240,6 +240,11 @@ struct vdso_parts {
 	const struct mapping *old_code, *old_data;
 };
 
+static bool is_kernel_data(const struct mapping *m)
+{
+	return is_special(m, "[vvar]") || is_special(m, "[vvar_vclock]");
+}
+
 static bool is_vdso_code(const struct vdso_parts *p, const struct mapping *m)
 {
 	return p->old_code ? m == p->old_code : is_special(m, "[vdso]");
@@ -247,14 +252,12 @@ static bool is_vdso_code(const struct vdso_parts *p, const struct mapping *m)
 
 static bool is_vdso_data(const struct vdso_parts *p, const struct mapping *m)
 {
-	return p->old_code ? m == p->old_data
-			   : is_special(m, "[vvar]") || is_special(m, "[vvar_vclock]");
+	return p->old_code ? m == p->old_data : is_kernel_data(m);
 }
 
 static bool is_in_service(const struct vdso_parts *p, const struct mapping *m)
 {
-	return p->old_code && (is_special(m, "[vdso]") || is_special(m, "[vvar]") ||
-			       is_special(m, "[vvar_vclock]"));
+	return p->old_code && (is_special(m, "[vdso]") || is_kernel_data(m));
 }
 
 /* Threads in that of this kernel have to find it again: it is dumped, and the old one, too. */
@@ -442,7 +445,7 @@ static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t 
 	struct saved_pages *p = &s->t->pages;
 	struct page_run *last = p->n_runs ? &p->runs[p->n_runs - 1] : NULL;
 
-	if (last && last->vaddr + last->pages * PAGE_SIZE_ == start && s->last_is_file == is_file)
+	if (last && page_run_end(last) == start && s->last_is_file == is_file)
 		last->pages += (end - start) / PAGE_SIZE_;
 	else
 		*ARENA_PUSH(&s->d->arena, p->runs, p->n_runs) =

@@ -71,11 +71,11 @@ static int look(struct comparison *c, uint64_t addr, uint64_t limit)
 	c->end = addr + n * PAGE_SIZE_;
 	memset(c->is_shared, 0, sizeof(c->is_shared));
 	for (size_t i = 0; i < n; i++) {
-		uint64_t frame = entries[i] & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME);
+		const uint64_t mask = ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME;
+		uint64_t frame = entries[i] & mask;
 
 		if (frame > ABI_PM_PRESENT && !(frame & PM_EXCLUSIVE) &&
-		    !((before[i] ^ frame) & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME)) &&
-		    !((after[i] ^ frame) & (ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME)))
+		    (before[i] & mask) == frame && (after[i] & mask) == frame)
 			c->is_shared[i / 64] |= 1ull << i % 64;
 	}
 	return 0;
@@ -174,24 +174,16 @@ static int try_donor(struct comparison *best, const struct dump_task *donor)
 	return rc;
 }
 
-static const struct dump_task *find_parent(const struct dump *d, const struct dump_task *t)
+/* The first child of its parent that has memory, if that comes before it. */
+static const struct dump_task *find_eldest(const struct dump_task *t)
 {
-	for (const struct dump_task *p = t; p-- > d->tasks;)
-		if (p->process == t->process->parent)
-			return p;
-	return NULL;
-}
-
-static const struct dump_task *find_eldest(const struct dump_task *parent,
-					   const struct dump_task *t)
-{
-	for (const struct dump_task *s = parent + 1; s < t; s++)
-		if (s->process->parent == parent->process && s->mm)
+	for (const struct dump_task *s = t->parent + 1; s < t; s++)
+		if (s->parent == t->parent && s->mm)
 			return s;
 	return NULL;
 }
 
-/* Takes away the runs of b, which are all in those of a. */
+/* Takes away these runs, which are all in those that there are. */
 static void subtract(struct arena *a, struct saved_pages *from, const struct page_run *runs,
 		     size_t n)
 {
@@ -222,20 +214,19 @@ static void subtract(struct arena *a, struct saved_pages *from, const struct pag
 
 int cow_find(struct dump *d, struct dump_task *t)
 {
-	const struct dump_task *parent = t->process->parent ? find_parent(d, t) : NULL;
 	struct comparison best = { .d = d, .t = t };
 	uint64_t all = 0;
 
-	if (!parent)
+	if (!t->parent)
 		return 0;
 	for (size_t i = 0; i < t->pages.n_runs; i++)
 		all += t->pages.runs[i].pages;
 	if (all < WORTH_IT)
 		return 0;
-	int rc = try_donor(&best, parent);
+	int rc = try_donor(&best, t->parent);
 	/* What the parent has changed since, its children may still share. */
 	if (rc == 0 && best.pages < all - all / 8)
-		rc = try_donor(&best, find_eldest(parent, t));
+		rc = try_donor(&best, find_eldest(t));
 	if (rc < 0 || best.pages < WORTH_IT)
 		return rc;
 	t->donor = best.donor;
@@ -298,11 +289,17 @@ void cow_merge(struct dump *d, struct dump_task *t)
 	t->pages.n_runs = n;
 }
 
+/* The directory in which that of a level is. */
+static int above_level(const struct dump *d, size_t depth)
+{
+	return depth ? d->levels[depth - 1].fd : d->images.fd;
+}
+
 static struct image_dir *level(struct dump *d, size_t depth)
 {
 	if (depth < d->n_levels)
 		return &d->levels[depth];
-	int above = depth ? d->levels[depth - 1].fd : d->images.fd;
+	int above = above_level(d, depth);
 	if (mkdirat(above, "parent", 0755) < 0) {
 		(void)fail(errno, "image parent: make that directory, for pages that tasks share");
 		return NULL;
@@ -391,10 +388,8 @@ int cow_remove_old(struct dump *d)
 void cow_discard_levels(struct dump *d)
 {
 	for (size_t i = d->n_levels; i-- > 0;) {
-		int above = i ? d->levels[i - 1].fd : d->images.fd;
-
 		image_dir_discard(&d->levels[i]);
-		if (unlinkat(above, "parent", AT_REMOVEDIR) < 0)
+		if (unlinkat(above_level(d, i), "parent", AT_REMOVEDIR) < 0)
 			warn("directory parent of the failed dump stays behind: %s",
 			     strerror(errno));
 	}

@@ -43,7 +43,7 @@ static void add_place(struct arena *a, struct places *to, uint64_t pos)
 /* A page that is there already is in the way, or huge already. */
 static bool is_taken(const struct pagemap *there, size_t *i, uint64_t pos)
 {
-	while (*i < there->n && there->run[*i].vaddr + there->run[*i].pages * PAGE_SIZE_ <= pos)
+	while (*i < there->n && page_run_end(&there->run[*i]) <= pos)
 		++*i;
 	return *i < there->n && there->run[*i].vaddr < pos + HUGE_SIZE;
 }
@@ -199,7 +199,8 @@ int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
 		find_huge(&r->arena, fd, &wanted.range[i], &have);
 	for (size_t i = 0; i < have.n; i++)
 		*ARENA_PUSH(&r->arena, t->huge, t->n_huge) = have.range[i];
-	qsort(t->huge, t->n_huge, sizeof(*t->huge), by_start);
+	if (t->n_huge)
+		qsort(t->huge, t->n_huge, sizeof(*t->huge), by_start);
 	struct places small = subtract(&r->arena, &wanted, &have);
 	if (!small.n)
 		return 0;

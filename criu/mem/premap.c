@@ -55,11 +55,6 @@ struct cow {
 
 /* ---- 1. the plan ---- */
 
-static struct restore_task *node_of(struct restore *r, int node)
-{
-	return (size_t)node < r->n_tasks ? &r->tasks[node] : &r->helpers[node - r->n_tasks];
-}
-
 static bool is_above(const struct restore *r, int node, int above)
 {
 	while (node >= 0 && node != above)
@@ -101,14 +96,22 @@ static void find_users(struct restore *r, struct cow *c)
 	}
 }
 
-static struct cow_head *get_head(struct restore *r, struct cow *c, int node, int owner)
+static struct cow_head *find_head(const struct cow *c, int node)
 {
 	for (size_t i = 0; i < c->n_heads; i++)
 		if (c->heads[i].node == node)
 			return &c->heads[i];
-	struct cow_head *h = ARENA_PUSH(&r->arena, c->heads, c->n_heads);
-	h->node = node;
-	h->owner = owner;
+	return NULL;
+}
+
+static struct cow_head *get_head(struct restore *r, struct cow *c, int node, int owner)
+{
+	struct cow_head *h = find_head(c, node);
+
+	if (!h) {
+		h = ARENA_PUSH(&r->arena, c->heads, c->n_heads);
+		*h = (struct cow_head){ .node = node, .owner = owner };
+	}
 	return h;
 }
 
@@ -235,9 +238,8 @@ static void add_common(struct restore *r, struct cow *c, const struct page_run *
 		stop = min(stop, mapped);
 
 		if (page_runs_agree(o, run) && vma_may_share(v, w) && can_be_mapped(r, v) &&
-		    get_area(r, c, v, w, head)) {
+		    get_area(r, c, v, w, head))
 			runs_append(to, page_run_part(run, pos, stop));
-		}
 		pos = stop;
 	}
 }
@@ -267,14 +269,6 @@ static void plan_user(struct restore *r, struct cow *c, int task, int fd)
 	free(common.run);
 }
 
-static bool has_run_of(const struct pagemap *map, int fd)
-{
-	for (size_t i = 0; i < map->n; i++)
-		if (map->run[i].fd == fd)
-			return true;
-	return false;
-}
-
 static void plan_file(struct restore *r, struct cow *c, int fd)
 {
 	const struct pages_use *u = &c->uses[fd];
@@ -282,7 +276,7 @@ static void plan_file(struct restore *r, struct cow *c, int fd)
 	if (u->n_users < 2 || u->head < 0)
 		return;
 	for (size_t i = 0; i < r->n_tasks; i++)
-		if ((int)i != u->owner && has_run_of(&r->tasks[i].image->pages, fd))
+		if ((int)i != u->owner)
 			plan_user(r, c, i, fd);
 }
 
@@ -381,23 +375,19 @@ static void note_there(struct restore *r, struct restore_task *t, const struct r
 
 int cow_before_fork(struct restore *r, int node)
 {
-	struct restore_task *t = node_of(r, node);
-	struct cow *c = r->cow;
+	struct restore_task *t = restore_node(r, node);
+	struct cow_head *h = find_head(r->cow, node);
 
-	for (size_t i = 0; i < c->n_heads; i++) {
-		struct cow_head *h = &c->heads[i];
-
-		if (h->node != node || h->is_done)
-			continue;
-		h->is_done = true;
-		int rc = map_areas(r, t, node);
-		if (rc == 0)
-			rc = fill_head(r, t, h);
-		if (rc < 0)
-			return rc;
-		note_there(r, t, &h->runs);
-		info("filled %zu runs of pages that descendants share", h->runs.n);
-	}
+	if (!h || h->is_done)
+		return 0;
+	h->is_done = true;
+	int rc = map_areas(r, t, node);
+	if (rc == 0)
+		rc = fill_head(r, t, h);
+	if (rc < 0)
+		return rc;
+	note_there(r, t, &h->runs);
+	info("filled %zu runs of pages that descendants share", h->runs.n);
 	return 0;
 }
 

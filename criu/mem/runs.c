@@ -60,15 +60,7 @@ struct runs runs_unite(const struct runs *a, const struct runs *b)
 
 bool runs_touch(const struct pagemap *pages, uint64_t start, uint64_t end)
 {
-	size_t lo = 0, hi = pages->n;
+	size_t i = pagemap_first_behind(pages, start);
 
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (page_run_end(&pages->run[mid]) <= start)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < pages->n && pages->run[lo].vaddr < end;
+	return i < pages->n && pages->run[i].vaddr < end;
 }

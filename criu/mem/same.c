@@ -19,7 +19,6 @@
 #define TRIAL_PART 16
 
 struct sameness {
-	struct restore *r;
 	const struct snapshot_task *t, *donor;
 	struct runs out;      /* what becomes of the runs of t */
 	uint64_t seen, equal; /* pages */
@@ -110,7 +109,7 @@ static void unify(struct restore *r, struct snapshot_task *t, const struct snaps
 	if (donor == t || donor->is_zombie || !t->pages.n || !donor->pages.n)
 		return;
 	autofree uint8_t *own = xmalloc(BLOCK), *other = xmalloc(BLOCK);
-	struct sameness s = { .r = r, .t = t, .donor = donor, .own = own, .other = other };
+	struct sameness s = { .t = t, .donor = donor, .own = own, .other = other };
 
 	walk(&s);
 	if (s.equal)

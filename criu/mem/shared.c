@@ -141,7 +141,7 @@ static void cut_run(struct arena *a, struct saved_pages *p, uint64_t end)
 	size_t i = 0;
 
 	end = (end + PAGE_SIZE_ - 1) & ~(PAGE_SIZE_ - 1);
-	while (i < p->n_runs && p->runs[i].vaddr + p->runs[i].pages * PAGE_SIZE_ <= end)
+	while (i < p->n_runs && page_run_end(&p->runs[i]) <= end)
 		i++;
 	if (i == p->n_runs || p->runs[i].vaddr >= end)
 		return;
@@ -177,7 +177,7 @@ static int fill_behind_end(int fd, uint64_t size, const struct page_run *run)
 	uint64_t in_page = size % PAGE_SIZE_;
 	struct local_map map = { .size = PAGE_SIZE_ };
 
-	if (!in_page || run->vaddr + run->pages * PAGE_SIZE_ <= size)
+	if (!in_page || page_run_end(run) <= size)
 		return 0;
 	map.addr = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, size - in_page);
 	if (map.addr == MAP_FAILED)
@@ -206,7 +206,7 @@ static int fill_run(int fd, uint64_t size, const struct page_run *run, void *buf
 /* Files of hugetlbfs cannot be written to, only mapped. */
 static int fill_huge_run(int fd, uint64_t size, uint64_t page_size, const struct page_run *run)
 {
-	uint64_t end = min(run->vaddr + run->pages * PAGE_SIZE_, size);
+	uint64_t end = min(page_run_end(run), size);
 
 	for (uint64_t pos = run->vaddr; pos < end;) {
 		uint64_t start = pos & ~(page_size - 1);

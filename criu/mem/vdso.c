@@ -106,16 +106,15 @@ static int check_places(const struct restore_task *t, const VmaEntry *v,
 static int check_foreign(const struct restore_task *t, const VmaEntry *v, const uint8_t *code,
 			 const struct mapping *own)
 {
-	struct vdso_symbols symbols;
+	struct vdso_symbols theirs, ours;
 
-	if (!own || vdso_symbols_read(code, v->end - v->start, &symbols) < 0 ||
-	    vdso_symbols_read((const uint8_t *)own->start, own->end - own->start, &symbols) < 0)
+	if (!own || vdso_symbols_read(code, v->end - v->start, &theirs) < 0 ||
+	    vdso_symbols_read((const uint8_t *)own->start, own->end - own->start, &ours) < 0)
 		return refuse(EOPNOTSUPP,
 			      "pid %d: it was dumped under another kernel, and functions are not "
 			      "found in the vDSO of %s",
 			      t->pid, own ? "one of them" : "this one, which has none");
-	(void)vdso_symbols_read(code, v->end - v->start, &symbols);
-	return check_places(t, v, &symbols);
+	return check_places(t, v, &theirs);
 }
 
 int vdso_check(const struct restore *r, struct restore_task *t)

@@ -141,7 +141,7 @@ static void keep_page(struct chunk *c, uint8_t *page, uint64_t addr)
 		piece->iov_len += PAGE_SIZE_;
 	else
 		c->keep[c->n_keep++] = (struct iovec){ page, PAGE_SIZE_ };
-	if (run && run->vaddr + run->pages * PAGE_SIZE_ == addr)
+	if (run && page_run_end(run) == addr)
 		run->pages++;
 	else
 		c->runs[c->n_runs++] = (struct page_run){ .vaddr = addr, .pages = 1 };
@@ -221,7 +221,7 @@ static void place_chunk(struct reader *r, struct chunk *c)
 		const struct page_run *run = &c->runs[i];
 		struct page_run *last = r->n_kept ? &r->kept[r->n_kept - 1] : NULL;
 
-		if (last && last->vaddr + last->pages * PAGE_SIZE_ == run->vaddr)
+		if (last && page_run_end(last) == run->vaddr)
 			last->pages += run->pages;
 		else
 			*ARENA_PUSH(&r->d->arena, r->kept, r->n_kept) = (struct page_run){

@@ -52,7 +52,8 @@ struct saved_pages {
 
 struct dump_task {
 	struct process *process;
-	struct maps maps; /* with VmFlags */
+	const struct dump_task *parent; /* NULL for the root */
+	struct maps maps;		/* with VmFlags */
 	struct dump_thread *threads;
 	size_t n_threads; /* 0 for a zombie */
 	struct inject in;

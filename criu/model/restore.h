@@ -117,4 +117,10 @@ struct restore {
 	int images_fd;
 };
 
+/* Task or helper by its number: helpers are counted behind the tasks. */
+static inline struct restore_task *restore_node(struct restore *r, int i)
+{
+	return (size_t)i < r->n_tasks ? &r->tasks[i] : &r->helpers[i - r->n_tasks];
+}
+
 #endif

@@ -243,6 +243,8 @@ static void check_kinship(struct dump *d)
 		const struct dump_task *t = &d->tasks[i];
 		int parent = find_parent(d, t->process, i ? max(tasks[i - 1].parent, 0) : 0);
 
+		d->tasks[i].parent = parent < 0 ? NULL : &d->tasks[parent];
+
 		tasks[i] = (struct kin_task){
 			.pid = t->pstree->pid,
 			.sid = t->pstree->sid,

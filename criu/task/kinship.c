@@ -74,11 +74,6 @@ static bool is_in_images(const struct restore *r, uint32_t pid)
 	return false;
 }
 
-static struct restore_task *node(struct restore *r, int i)
-{
-	return (size_t)i < r->n_tasks ? &r->tasks[i] : &r->helpers[i - r->n_tasks];
-}
-
 static void add_helper(struct restore *r, uint32_t pid)
 {
 	struct restore_task *h = &r->helpers[r->n_helpers++];
@@ -195,7 +190,7 @@ static int fork_first(struct restore *r, struct restore_task *t)
 
 static int prepare_birth(struct restore *r, const struct kin_step *s)
 {
-	struct restore_task *t = node(r, s->who);
+	struct restore_task *t = restore_node(r, s->who);
 	int rc = t->pid ? 0 : find_free_pid(r, t);
 
 	if (rc == 0 && s->by != KIN_CRIU && s->arg & CLONE_PARENT && r->opts->sibling)
@@ -213,23 +208,23 @@ static int do_forks(struct restore *r, const struct kin_step *s, size_t n)
 	int rc = 0;
 
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		births[i] = (struct birth){ .child = node(r, s[i].who), .flags = s[i].arg };
+		births[i] = (struct birth){ .child = restore_node(r, s[i].who), .flags = s[i].arg };
 		rc = prepare_birth(r, &s[i]);
 	}
 	if (rc < 0 || s->by == KIN_CRIU)
 		return rc < 0 ? rc : fork_first(r, births[0].child);
 	rc = cow_before_fork(r, s->by);
 	if (rc == 0)
-		rc = blank_create(r, node(r, s->by), births, n);
+		rc = blank_create(r, restore_node(r, s->by), births, n);
 	for (size_t i = 0; i < n && rc == 0; i++)
-		cow_inherit(r, births[i].child, node(r, s->by));
+		cow_inherit(r, births[i].child, restore_node(r, s->by));
 	return rc;
 }
 
 /* Children get the controlling terminal by being born: the leader takes it before. */
 static int do_setsid(struct restore *r, const struct kin_step *s)
 {
-	struct restore_task *t = node(r, s->who);
+	struct restore_task *t = restore_node(r, s->who);
 	int rc = blank_call(t, "become a session leader", SYS_setsid, 0, 0);
 	int tty = (size_t)s->who < r->n_tasks ? ttys_of_session(r, t->pid) : -1;
 
@@ -240,18 +235,19 @@ static int do_setsid(struct restore *r, const struct kin_step *s)
 
 static int do_setpgid(struct restore *r, const struct kin_step *s)
 {
-	return blank_call(node(r, s->who), "join its process group", SYS_setpgid, 0, s->arg);
+	return blank_call(restore_node(r, s->who), "join its process group", SYS_setpgid, 0,
+			  s->arg);
 }
 
 static int do_subreaper(struct restore *r, const struct kin_step *s)
 {
-	return blank_call(node(r, s->who), "be a subreaper for the time being", SYS_prctl,
+	return blank_call(restore_node(r, s->who), "be a subreaper for the time being", SYS_prctl,
 			  PR_SET_CHILD_SUBREAPER, s->arg);
 }
 
 static int do_end(struct restore *r, const struct kin_step *s)
 {
-	struct restore_task *h = node(r, s->who);
+	struct restore_task *h = restore_node(r, s->who);
 	struct program p;
 	int status, rc = program_begin(&p, task_worker(h), 1);
 
@@ -270,7 +266,7 @@ static int do_end(struct restore *r, const struct kin_step *s)
 	/* That of criu is reaped by now. */
 	return s->by == KIN_CRIU
 		       ? 0
-		       : blank_call(node(r, s->by), "reap a helper", SYS_wait4, h->pid, 0);
+		       : blank_call(restore_node(r, s->by), "reap a helper", SYS_wait4, h->pid, 0);
 }
 
 static int (*const calls[])(struct restore *r, const struct kin_step *s) = {
