@@ -47,6 +47,9 @@ struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, l
 			  const uint64_t arg[6]);
 int64_t regs_result(const struct regs *regs);
 
+/* Says where a store gadget behind a call puts its result. */
+void regs_set_store(struct regs *regs, uint64_t addr);
+
 /* Registers that enter the stub at entry with its slot. */
 struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot);
 
@@ -120,6 +123,15 @@ ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint6
  * or -ENOENT.
  */
 ssize_t find_call_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
+
+/*
+ * Finds code that stores the result of the call before it where regs_set_store said, and reaches a
+ * return, as above. What it stores are 32 bits.
+ */
+ssize_t find_store_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
+
+/* The words below a frame, which nobody reads, hold an address of such code and what it pops. */
+#define FRAME_STORE_POPS_MAX 112
 
 /* Any system call instruction. Offset or -ENOENT. */
 ssize_t find_syscall(const uint8_t *code, size_t size);

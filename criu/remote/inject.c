@@ -31,6 +31,8 @@
 #define ALL_SIGNALS  (~0ull)
 #define RED_ZONE     128
 #define SCAN_MAX     (64u << 20) /* of code that is searched for a return from a handler */
+#define STORE_CHUNK  (64u << 10)
+#define STORE_SCAN   (2u << 20) /* of code that is searched for one that stores a result */
 #define VDSO_MAX     (64u << 10)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 
@@ -111,6 +113,28 @@ static uint64_t restorer_by_search(struct process *p, const struct maps *maps)
 	return 0;
 }
 
+/* In the code where handlers return to, mostly the C library. */
+static void find_store(struct inject *in, const struct maps *maps)
+{
+	const struct mapping *m = maps_find(maps, in->site.restorer);
+	int mem = process_mem(in->process);
+	autofree uint8_t *code = xmalloc(STORE_CHUNK);
+
+	if (!m || in->site.gadget_pops)
+		return; /* what is popped behind the call may be where the result has to go */
+	for (uint64_t at = m->start; at < min(m->end, m->start + STORE_SCAN); at += STORE_CHUNK) {
+		size_t size = min(m->end - at, (uint64_t)STORE_CHUNK);
+		ssize_t found = -ENOENT;
+
+		if (pread_all(mem, code, size, at) == 0)
+			found = find_store_gadget(code, size, &in->site.store_pops);
+		if (found >= 0) {
+			in->site.store = at + found;
+			return;
+		}
+	}
+}
+
 int inject_find_site(struct inject *in, struct engine *e, struct process *p,
 		     const struct maps *maps, bool has_shadow_stack)
 {
@@ -125,6 +149,8 @@ int inject_find_site(struct inject *in, struct engine *e, struct process *p,
 		in->site.restorer = restorer_by_search(p, maps);
 	if (!in->site.restorer)
 		in->why_unprotected = "no code that returns from a signal handler was found";
+	if (p->n_threads > 1 && in->site.restorer)
+		find_store(in, maps);
 	if (has_shadow_stack) {
 		in->site.is_gadget = false;
 		in->why_unprotected = "its shadow stack forbids prepared returns";
@@ -603,18 +629,21 @@ void inject_done(struct inject *in)
 
 /*
  * Other threads never run code of ours and never enter the region. They run a chain of prepared
- * frames: each call returns into a frame that makes the next one, the last two ring `done` and
- * wait on the bell of a slot, and behind the wait is the thread's true context. So the leader
- * may unmap the region at any instant, and should criu die, the bell lets the thread go on.
+ * frames: each call returns, by way of code that stores its result, into a frame that makes the
+ * next one, the last two ring `done` and wait on the bell of a slot, and behind the wait is the
+ * thread's true context. So the leader may unmap the region at any instant, and should criu die,
+ * the bell lets the thread go on.
  *
  * Frames make an interrupted nanosleep, poll or timed futex fail with EINTR. A thread in one of
- * these makes its calls step by step, and a frame is only its way back should criu die.
+ * these makes its calls step by step, and a frame is only its way back should criu die. So does
+ * one whose program has no code that stores a result.
  */
 struct chain {
 	struct inject *in;
 	struct thread *thread;
 	struct worker worker; /* slot with bell and done */
 	uint64_t first;	      /* frame that the first call returns into; 0: no room for any */
+	uint64_t results; /* int32_t for each call, in the stack: it stays when the region goes */
 	bool is_stepped;
 	uint8_t buf[(INJECT_DEAD_PAGES - 1) * PAGE];
 };
@@ -636,59 +665,77 @@ static struct thread_call done_call(const struct chain *c)
 				     .arg = { done, FUTEX_WAKE_OP, 1, 0, done, op } };
 }
 
-/* Into the buffer, which will stand at address at, behind what the first call pops. */
-static int build_frames(struct chain *c, size_t pops, uint64_t at, const struct thread_call *calls,
-			size_t n)
+/* Bytes below a frame for the way through the code that stores a result. */
+static size_t store_room(const struct inject *in)
+{
+	return sizeof(uint64_t) + in->site.store_pops;
+}
+
+/* Registers for call i of the chain, which returns into the frame at address frame. */
+static struct regs regs_of_call(const struct chain *c, size_t i, const struct thread_call *call,
+				uint64_t frame)
+{
+	struct regs r = regs_for_call(&c->thread->regs, c->in->site.call_insn,
+				      frame - store_room(c->in), call->nr, call->arg);
+
+	regs_set_store(&r, c->results + i * sizeof(int32_t));
+	return r;
+}
+
+/* Into the buffer, behind its room: the frames of the calls but the first, and the true context. */
+static int build_frames(struct chain *c, size_t room, const struct thread_call *calls, size_t n)
 {
 	struct inject *in = c->in;
 	struct thread *t = c->thread;
-	size_t step = frame_size(&in->engine->layout, NULL);
-	uint8_t *buf = c->buf + pops;
+	const struct xstate_layout *l = &in->engine->layout;
+	size_t step = frame_size(l, NULL);
+	uint8_t *buf = c->buf + room;
+	uint64_t at = c->first;
 
-	at += pops;
-	struct regs alone = thread_regs_alone(t);
+	for (size_t i = 1; i < n; i++, buf += step, at += step) {
+		struct regs r = regs_of_call(c, i, &calls[i], at + step);
 
-	for (size_t i = 0; i < n; i++) {
-		uint64_t frame = at + i * step;
-		struct regs r = regs_for_call(&t->regs, in->site.call_insn,
-					      sp_into(in, frame + step), calls[i].nr, calls[i].arg);
-
-		if (frame_build(&in->engine->layout, buf + i * step, frame, in->site.restorer, &r,
-				NULL, ALL_SIGNALS) < 0)
+		if (frame_build(l, buf, at, in->site.restorer, &r, NULL, ALL_SIGNALS) < 0)
 			return -EOPNOTSUPP;
+		memcpy(buf - store_room(in), &in->site.store, sizeof(in->site.store));
 	}
-	return frame_build(&in->engine->layout, buf + n * step, at + n * step, in->site.restorer,
-			   &alone, &t->xstate, t->mask);
+	struct regs alone = thread_regs_alone(t);
+	if (n)
+		memcpy(buf - store_room(in), &in->site.store, sizeof(in->site.store));
+	return frame_build(l, buf, at, in->site.restorer, &alone, &t->xstate, t->mask);
 }
 
-/* The calls that are made by frames: all but the first, and the wait for criu. */
+/* The calls that are made by frames, the wait for criu included. */
 static size_t list_calls(const struct chain *c, const struct thread_call *calls, size_t n,
-			 struct thread_call list[INJECT_CALLS_MAX + 1])
+			 struct thread_call list[INJECT_CALLS_MAX + 2])
 {
 	if (c->is_stepped)
 		return 0;
-	memcpy(list, calls + 1, (n - 1) * sizeof(*list));
-	list[n - 1] = done_call(c);
-	list[n] = wait_call(c);
-	return n + 1;
+	memcpy(list, calls, n * sizeof(*list));
+	list[n] = done_call(c);
+	list[n + 1] = wait_call(c);
+	return n + 2;
 }
 
 /* Without room for frames the calls are made step by step and without a way back. */
 static int write_chain(struct chain *c, int place, const struct thread_call *calls, size_t n)
 {
 	struct inject *in = c->in;
-	struct thread_call list[INJECT_CALLS_MAX + 1];
+	struct thread_call list[INJECT_CALLS_MAX + 2];
 	const struct xstate_layout *l = &in->engine->layout;
 
-	c->is_stepped = regs_need_restart_block(&c->thread->regs);
-	size_t n_frames = list_calls(c, calls, n, list);
-	size_t pops = (in->site.gadget_pops + 15) & ~15ul;
-	size_t size = pops + n_frames * frame_size(l, NULL) + frame_size(l, &c->thread->xstate);
+	c->is_stepped = !in->site.store || regs_need_restart_block(&c->thread->regs);
+	size_t n_calls = list_calls(c, calls, n, list);
+	size_t results = sizeof(int32_t) * ARRAY_SIZE(list);
+	size_t room = (results + max(store_room(in), in->site.gadget_pops) + 15) & ~15ul;
+	size_t size = room + n_calls * frame_size(l, NULL) + frame_size(l, &c->thread->xstate);
 	uint64_t at = frame_place(in, place, size);
 
-	c->first = 0;
+	c->results = at;
+	c->first = at ? at + room : 0;
 	regs_fill_mark(c->buf, min(size, sizeof(c->buf)));
-	if (!at || build_frames(c, pops, at, list, n_frames) < 0) {
+	if (!at || build_frames(c, room, list, n_calls) < 0) {
+		c->first = 0;
 		c->is_stepped = true;
 		return 0;
 	}
@@ -696,7 +743,6 @@ static int write_chain(struct chain *c, int place, const struct thread_call *cal
 	int rc = pwrite_all(process_mem(in->process), c->buf, size, at);
 	if (rc < 0)
 		return fail(-rc, "pid %d: write to the bottom of the stack", c->thread->tid);
-	c->first = at + pops;
 	return 0;
 }
 
@@ -718,19 +764,26 @@ static int new_chain(struct chain *c, struct inject *in, struct thread *t)
 	return 0;
 }
 
-static int start_thread_call(struct inject *in, struct thread *t, uint64_t frame,
-			     const struct thread_call *call, bool is_first)
+/* Registers first, then the mask, as in leader_call. */
+static int set_up_thread(struct inject *in, struct thread *t, const struct regs *r)
 {
-	uint64_t sp = frame ? sp_into(in, frame) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
-	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
-	int rc;
-
 	t->regs_changed = true;
-	rc = set_regs(t->tid, &r);
-	if (rc == 0 && is_first) {
+	int rc = set_regs(t->tid, r);
+	if (rc == 0) {
 		engine_point(in->engine, "thread registers set");
 		rc = set_mask(t->tid, ALL_SIGNALS);
 	}
+	return rc;
+}
+
+static int start_thread_call(struct chain *c, const struct thread_call *call)
+{
+	struct inject *in = c->in;
+	struct thread *t = c->thread;
+	uint64_t sp = c->first ? sp_into(in, c->first) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
+	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
+	int rc = set_up_thread(in, t, &r);
+
 	if (rc == 0 && ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
 		rc = fail(errno, "pid %d: continue to a system call", t->tid);
 	engine_point(in->engine, "thread in a call");
@@ -760,45 +813,62 @@ static int go_on_to_exit(struct inject *in, struct thread *t)
 	return rc;
 }
 
-static bool is_made_in_step(const struct chain *c, size_t i)
-{
-	return i == 0 || c->is_stepped;
-}
-
-/* One call in all threads; each step for all, so that they run while others are waited for. */
+/* One call in all that go step by step; each step for all, so that they run side by side. */
 static int call_in_step(struct chain *c, struct thread_calls *b, size_t n, size_t i)
 {
 	int rc = 0;
 
 	for (size_t k = 0; k < n && rc == 0; k++)
-		if (is_made_in_step(&c[k], i))
-			rc = start_thread_call(c->in, b[k].thread, c[k].first, &b[k].calls[i],
-					       i == 0);
+		if (c[k].is_stepped)
+			rc = start_thread_call(&c[k], &b[k].calls[i]);
 	for (size_t k = 0; k < n && rc == 0; k++)
-		if (is_made_in_step(&c[k], i))
+		if (c[k].is_stepped)
 			rc = go_on_to_exit(c->in, b[k].thread);
 	for (size_t k = 0; k < n && rc == 0; k++)
-		if (is_made_in_step(&c[k], i))
+		if (c[k].is_stepped)
 			rc = end_thread_call(c->in, b[k].thread, &b[k].calls[i]);
 	return rc;
 }
 
+static int start_chain(struct chain *c, const struct thread_call *calls)
+{
+	struct regs r = regs_of_call(c, 0, &calls[0], c->first);
+	int rc = set_up_thread(c->in, c->thread, &r);
+
+	if (rc == 0 && ptrace(PTRACE_CONT, c->thread->tid, NULL, NULL) < 0)
+		rc = fail(errno, "pid %d: continue", c->thread->tid);
+	engine_point(c->in->engine, "thread in its chain");
+	return rc;
+}
+
+static int take_results(const struct chain *c, struct thread_call *calls, size_t n)
+{
+	int32_t results[INJECT_CALLS_MAX];
+	int rc = pread_all(process_mem(c->in->process), results, n * sizeof(*results), c->results);
+
+	if (rc < 0)
+		return fail(-rc, "pid %d: read the results of its calls", c->thread->tid);
+	for (size_t i = 0; i < n; i++)
+		calls[i].ret = results[i];
+	return 0;
+}
+
 /* Lets the threads run their chains up to the wait, and stops them there. */
-static int run_chains(struct chain *c, size_t n)
+static int run_chains(struct chain *c, struct thread_calls *b, size_t n_threads, size_t n)
 {
 	int rc = 0;
 
-	for (size_t k = 0; k < n && rc == 0; k++)
-		if (!c[k].is_stepped && ptrace(PTRACE_CONT, c[k].thread->tid, NULL, NULL) < 0)
-			rc = fail(errno, "pid %d: continue", c[k].thread->tid);
-	engine_point(c->in->engine, "threads in their chains");
-	for (size_t k = 0; k < n && rc == 0; k++)
+	for (size_t k = 0; k < n_threads && rc == 0; k++)
+		rc = c[k].is_stepped ? 0 : start_chain(&c[k], b[k].calls);
+	for (size_t k = 0; k < n_threads && rc == 0; k++)
 		rc = c[k].is_stepped ? 0 : worker_wait(&c[k].worker);
-	for (size_t k = 0; k < n && rc == 0; k++)
+	for (size_t k = 0; k < n_threads && rc == 0; k++)
 		if (!c[k].is_stepped && ptrace(PTRACE_INTERRUPT, c[k].thread->tid, NULL, NULL) < 0)
 			rc = fail(errno, "pid %d: interrupt", c[k].thread->tid);
-	for (size_t k = 0; k < n && rc == 0; k++)
+	for (size_t k = 0; k < n_threads && rc == 0; k++)
 		rc = c[k].is_stepped ? 0 : await_interrupt(c->in, c[k].thread->tid);
+	for (size_t k = 0; k < n_threads && rc == 0; k++)
+		rc = c[k].is_stepped ? 0 : take_results(&c[k], b[k].calls, n);
 	return rc;
 }
 
@@ -827,7 +897,7 @@ static int make_calls(struct chain *c, struct thread_calls *batch, size_t n_thre
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = call_in_step(c, batch, n_threads, i);
 	if (rc == 0)
-		rc = run_chains(c, n_threads);
+		rc = run_chains(c, batch, n_threads, n);
 	for (size_t k = 0; k < n_threads && rc == 0; k++)
 		rc = put_thread_back(&c[k]);
 	return rc;

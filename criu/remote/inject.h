@@ -16,6 +16,8 @@ struct site {
 	bool is_gadget;
 	size_t gadget_pops; /* bytes that go off the stack between */
 	uint64_t restorer;  /* instructions that call rt_sigreturn */
+	uint64_t store;	   /* code that stores the result of a call; only looked for with threads */
+	size_t store_pops; /* bytes that it takes off the stack */
 	uint64_t stack_end;
 	uint64_t stack_start; /* of the main thread's stack mapping */
 	uint64_t region;      /* a hole for the shared region */
@@ -88,13 +90,12 @@ struct thread_calls {
 	struct thread_call *calls;
 };
 
-#define INJECT_CALLS_MAX 6
+#define INJECT_CALLS_MAX 8
 
 /*
  * Lets up to INJECT_THREADS_MAX threads other than the leader make n calls each (at most
- * INJECT_CALLS_MAX, at least one), and puts their registers and masks back. The result of the
- * first call is there afterwards, those of the others only if they failed to be chained: they
- * have to answer in memory, and may not fail. 0 or -errno, reported.
+ * INJECT_CALLS_MAX, at least one), and puts their registers and masks back. Of the results 32
+ * bits are true. 0 or -errno, reported.
  */
 int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_threads, size_t n);
 

@@ -539,8 +539,10 @@ static void ask_all_threads(struct session *s)
 			batch[i] = (struct thread_calls){ &p->threads[first + i], calls[i] };
 		}
 		ASSERT_OK(inject_thread_calls(&s->in, batch, n, 2));
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
 			ASSERT_EQ(calls[i][0].ret, p->threads[first + i].tid);
+			ASSERT_EQ(calls[i][1].ret, p->pid);
+		}
 	}
 }
 

@@ -633,8 +633,16 @@ struct thread_answers {
 };
 
 /* The few questions that only the thread itself can answer. */
-/* The first is the one that answers by its result. */
-enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, ASK_PDEATHSIG, ASK_TSC, ASK_NUMA, N_ASKED };
+enum {
+	ASK_SECUREBITS,
+	ASK_CPUID,
+	ASK_ALTSTACK,
+	ASK_TID_ADDRESS,
+	ASK_PDEATHSIG,
+	ASK_TSC,
+	ASK_NUMA, /* a kernel without NUMA has no such call */
+	N_ASKED
+};
 
 struct thread_questions {
 	struct dump_thread *thread;
@@ -660,30 +668,26 @@ static void prepare_questions(const struct region *r, struct thread_questions *q
 					region_raddr(r, &q->answers->modes.numa_nodes),
 					MODES_NUMA_WORDS * 64 } },
 		[ASK_SECUREBITS] = { .nr = SYS_prctl, .arg = { PR_GET_SECUREBITS } },
+		[ASK_CPUID] = { .nr = SYS_arch_prctl, .arg = { ABI_ARCH_GET_CPUID } },
 	};
 
 	memcpy(q->calls, calls, sizeof(calls));
 }
 
-/* A kernel without NUMA cannot be asked for a policy, which comes last. */
-static size_t n_asked(void)
-{
-	return syscall(SYS_get_mempolicy, NULL, NULL, 0, NULL, 0) < 0 ? ASK_NUMA : N_ASKED;
-}
-
-static int take_thread_answers(struct dump *d, const struct thread_questions *q, size_t n)
+static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 {
 	const struct thread_answers *answers = q->answers;
 	ThreadCoreEntry *e = q->thread->core->thread_core;
 
-	for (size_t i = 0; i < n; i++)
-		if (q->calls[i].ret < 0)
+	for (size_t i = 0; i < N_ASKED; i++)
+		if (q->calls[i].ret < 0 && i != ASK_NUMA)
 			return fail(-q->calls[i].ret, "pid %d: ask the thread (system call %ld)",
 				    q->thread->thread->tid, q->calls[i].nr);
 	e->has_pdeath_sig = answers->pdeath_sig != 0;
 	e->pdeath_sig = answers->pdeath_sig;
 	e->creds->secbits = q->calls[ASK_SECUREBITS].ret;
 	put_altstack(&d->arena, e, &answers->altstack);
+	modes_take_cpuid(q->thread, q->calls[ASK_CPUID].ret);
 	modes_take_thread(d, q->thread, &answers->modes);
 	put_registers(d, q->thread, answers->clear_tid_addr);
 	return 0;
@@ -694,7 +698,7 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 {
 	struct thread_questions q[INJECT_THREADS_MAX];
 	struct thread_calls batch[INJECT_THREADS_MAX];
-	size_t mark = t->in.region.used, n_calls = n_asked();
+	size_t mark = t->in.region.used;
 	int rc;
 
 	for (size_t i = 0; i < n; i++) {
@@ -705,9 +709,9 @@ static int ask_threads(struct dump *d, struct dump_task *t, size_t first, size_t
 		prepare_questions(&t->in.region, &q[i]);
 		batch[i] = (struct thread_calls){ q[i].thread->thread, q[i].calls };
 	}
-	rc = inject_thread_calls(&t->in, batch, n, n_calls);
+	rc = inject_thread_calls(&t->in, batch, n, N_ASKED);
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = take_thread_answers(d, &q[i], n_calls);
+		rc = take_thread_answers(d, &q[i]);
 	t->in.region.used = mark;
 	return rc;
 }
@@ -735,8 +739,6 @@ int task_collect_inside(struct dump *d, struct dump_task *t)
 		has_expired = has_timer_expired(t, q.answers);
 	}
 	program_end(&q.p);
-	if (rc == 0)
-		rc = modes_ask_threads(t);
 	if (rc == 0)
 		rc = timers_ask(t);
 	if (rc == 0 && (t->n_posix_timers || has_expired))

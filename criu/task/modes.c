@@ -170,32 +170,11 @@ static uint32_t membarrier_mask(const struct modes_questions *q)
 }
 
 /* 0: it faults. */
-static void put_cpuid(struct dump_thread *th, int64_t answer)
+void modes_take_cpuid(struct dump_thread *th, int64_t answer)
 {
 	ThreadCoreEntry *e = th->core->thread_core;
 
 	e->has_cpuid_forbidden = e->cpuid_forbidden = answer == 0;
-}
-
-/*
- * Answered by the result only, so by a call of its own: threads are asked where the first one
- * may not use CPUID. They mostly have it from that one.
- */
-int modes_ask_threads(struct dump_task *t)
-{
-	for (size_t i = 1; i < t->n_threads; i++) {
-		struct thread_call call = { .nr = SYS_arch_prctl, .arg = { ABI_ARCH_GET_CPUID } };
-		struct thread_calls batch = { t->threads[i].thread, &call };
-		int rc = 0;
-
-		if (!t->threads[0].core->thread_core->cpuid_forbidden)
-			return 0;
-		rc = inject_thread_calls(&t->in, &batch, 1, 1);
-		if (rc < 0)
-			return rc;
-		put_cpuid(&t->threads[i], call.ret);
-	}
-	return 0;
 }
 
 void modes_take(struct dump *d, struct dump_task *t, const struct modes_questions *q)
@@ -217,7 +196,7 @@ void modes_take(struct dump *d, struct dump_task *t, const struct modes_question
 	tc->has_memory_merge = tc->memory_merge = q->memory_merge->ret > 0;
 	tc->has_membarrier_registration_mask = mask;
 	tc->membarrier_registration_mask = mask;
-	put_cpuid(&t->threads[0], q->cpuid->ret);
+	modes_take_cpuid(&t->threads[0], q->cpuid->ret);
 	for (int i = 0; i < 2; i++)
 		if (q->keyring[i]->ret >= 0)
 			warn("pid %d: it has a keyring of its %s, which it will lack when it is "

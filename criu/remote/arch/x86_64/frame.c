@@ -215,6 +215,16 @@ ssize_t find_call_gadget(const uint8_t *code, size_t size, size_t *ret_pops)
 	return best;
 }
 
+ssize_t find_store_gadget(const uint8_t *code, size_t size, size_t *ret_pops)
+{
+	for (size_t i = 0; i + 2 < size; i++) /* mov %eax, (%rbx) */
+		if (code[i] == 0x89 && code[i + 1] == 0x03 &&
+		    reaches_return(code + i + 2, code + size, ret_pops) &&
+		    *ret_pops <= FRAME_STORE_POPS_MAX)
+			return i;
+	return -ENOENT;
+}
+
 static ssize_t find_bytes(const uint8_t *code, size_t size, const void *what, size_t len)
 {
 	const uint8_t *p = memmem(code, size, what, len);

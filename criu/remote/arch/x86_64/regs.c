@@ -108,6 +108,11 @@ struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, l
 	return r;
 }
 
+void regs_set_store(struct regs *regs, uint64_t addr)
+{
+	regs->gp.rbx = addr;
+}
+
 int64_t regs_result(const struct regs *regs)
 {
 	return regs->gp.rax;
