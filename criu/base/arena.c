@@ -5,12 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/arena.h"
 #include "base/log.h"
 #include "base/own.h"
 
-#define BLOCK_SIZE (32u << 10)
+#define BLOCK_MIN  (32u << 10)
+#define BLOCK_MAX  (4u << 20)
+#define MAPPED_MIN (256u << 10) /* of a block that is mapped */
 #define ALIGN	   16u
 
 struct arena_block {
@@ -39,6 +42,40 @@ void *xrealloc(void *p, size_t size)
 	return or_die(realloc(p, size ? size : 1), size);
 }
 
+/*
+ * Blocks grow with the arena. The pages of large ones are made all at once: one by one, as they are
+ * touched, they cost more than all else that is done with them.
+ */
+static struct arena_block *new_block(struct arena *a, size_t need)
+{
+	size_t size = min(max(a->size / 2, (size_t)BLOCK_MIN), (size_t)BLOCK_MAX);
+	struct arena_block *b;
+
+	size = max(need + sizeof(*b), size);
+	if (size < MAPPED_MIN) {
+		b = or_die(calloc(1, size), size);
+	} else {
+		b = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		b = or_die(b == MAP_FAILED ? NULL : b, size);
+	}
+	b->prev = a->last;
+	b->size = size - sizeof(*b);
+	a->last = b;
+	a->size += size;
+	return b;
+}
+
+static void free_block(struct arena_block *b)
+{
+	size_t size = b->size + sizeof(*b);
+
+	if (size < MAPPED_MIN)
+		free(b);
+	else
+		(void)munmap(b, size);
+}
+
 void *arena_alloc(struct arena *a, size_t size)
 {
 	size_t need = (size + ALIGN - 1) & ~(size_t)(ALIGN - 1);
@@ -46,14 +83,8 @@ void *arena_alloc(struct arena *a, size_t size)
 
 	if (need < size || need > SIZE_MAX - sizeof(*b))
 		return or_die(NULL, size);
-	if (!b || b->size - b->used < need) {
-		size_t room = max(need, (size_t)BLOCK_SIZE);
-
-		b = or_die(calloc(1, sizeof(*b) + room), room);
-		b->prev = a->last;
-		b->size = room;
-		a->last = b;
-	}
+	if (!b || b->size - b->used < need)
+		b = new_block(a, need);
 	void *p = b->data + b->used;
 	b->used += need;
 	return p;
@@ -108,9 +139,10 @@ void arena_done(struct arena *a)
 	while (a->last) {
 		struct arena_block *prev = a->last->prev;
 
-		free(a->last);
+		free_block(a->last);
 		a->last = prev;
 	}
+	a->size = 0;
 }
 
 void arena_leave_node(void *node)

@@ -14,6 +14,7 @@
 struct arena_block;
 struct arena {
 	struct arena_block *last;
+	size_t size; /* of all blocks */
 };
 
 /* Returns size zeroed bytes, aligned to 16, owned by the arena. */
