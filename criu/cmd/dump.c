@@ -59,7 +59,7 @@ static void thaw(void *ctx)
 {
 	struct dump *d = ctx;
 
-	d->engine.is_ending = true;
+	d->engine.is_held = true;
 	tree_end(&d->tree, TREE_RUN);
 }
 
@@ -87,24 +87,33 @@ static int collect_outside(void *ctx)
 	return rc < 0 ? rc : files_collect_end(d);
 }
 
+static int ask_task(struct dump *d, struct dump_task *t)
+{
+	int rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps,
+				  t->threads[0].status.has_shadow_stack);
+
+	if (rc < 0)
+		return rc;
+	t->has_entered = true;
+	rc = inject_enter(&t->in);
+	return rc < 0 ? rc : task_collect_inside(d, t);
+}
+
+/* Who wants criu to stop waits until the threads of a task have made their calls. */
 static int collect_inside(void *ctx)
 {
 	struct dump *d = ctx;
 
 	for (size_t i = 0; i < d->n_tasks; i++) {
 		struct dump_task *t = &d->tasks[i];
-		int rc;
 
 		if (t->process->is_zombie || regs_is_compat(&t->process->threads[0].regs))
 			continue;
-		rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps,
-				      t->threads[0].status.has_shadow_stack);
-		if (rc < 0)
-			return rc;
-		t->has_entered = true;
-		rc = inject_enter(&t->in);
+		d->engine.is_held = true;
+		int rc = ask_task(d, t);
+		d->engine.is_held = false;
 		if (rc == 0)
-			rc = task_collect_inside(d, t);
+			rc = engine_check(&d->engine);
 		if (rc < 0)
 			return rc;
 	}
@@ -115,7 +124,7 @@ static void leave_tasks(void *ctx)
 {
 	struct dump *d = ctx;
 
-	d->engine.is_ending = true;
+	d->engine.is_held = true;
 	for (size_t i = 0; i < d->n_tasks; i++) {
 		if (d->tasks[i].has_entered && inject_leave(&d->tasks[i].in) < 0)
 			warn("pid %d: it could not be left as it was", d->tasks[i].process->pid);
@@ -152,6 +161,30 @@ static int save_pages(void *ctx)
 	if (rc == 0)
 		rc = mem_save_shared(d);
 	return rc < 0 ? rc : files_save_contents(d);
+}
+
+static int make_copies(void *ctx)
+{
+	struct dump *d = ctx;
+
+	return d->opts->snapshot ? mem_make_copies(d) : 0;
+}
+
+static void end_copies(void *ctx)
+{
+	mem_end_copies(ctx);
+}
+
+static int save_copied(void *ctx)
+{
+	struct dump *d = ctx;
+	int rc = 0;
+
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
+		rc = mem_save_copied(d, &d->tasks[i]);
+	if (rc == 0)
+		mem_end_copies(d);
+	return rc;
 }
 
 static void discard_images(void *ctx)
@@ -218,7 +251,7 @@ static int let_go(void *ctx)
 {
 	struct dump *d = ctx;
 
-	d->engine.is_ending = true;
+	d->engine.is_held = true;
 	/* What was in flight may not be held by us when the tree goes on. */
 	files_dump_done(d);
 	/* A task that is killed needs no way back. */
@@ -260,15 +293,20 @@ static const struct step dry_run_steps[] = {
 	{ "judge", judge, NULL },
 };
 
-/* A tree that goes on is let go before the images are written: it need not wait for that. */
+/*
+ * A tree that goes on is let go before the images are written: it need not wait for that. With
+ * --snapshot much memory is written later, too, from copies.
+ */
 static const struct step leave_running_steps[] = {
 	{ "open-images", open_images, NULL },
 	{ "freeze", freeze, thaw },
 	{ "collect", collect_outside, NULL },
 	{ "ask", collect_inside, leave_tasks },
 	{ "judge", judge, NULL },
+	{ "copies", make_copies, end_copies },
 	{ "pages", save_pages, discard_images },
 	{ "let-go", let_go, NULL },
+	{ "copied-pages", save_copied, discard_images },
 	{ "images", write_images, discard_images },
 	{ "inventory", write_inventory, NULL },
 };
@@ -294,6 +332,8 @@ static int run(struct dump *d)
 	/* Those who are told of the end want the tree to be still then. */
 	if (o->leave_running && !o->dry_run && !actions_any(o))
 		return steps_run("dump", leave_running_steps, ARRAY_SIZE(leave_running_steps), d);
+	if (o->snapshot && o->leave_running && !o->dry_run)
+		warn("--snapshot: the tree stays stopped until the last action script has run");
 	if (!o->dry_run)
 		return steps_run("dump", dump_steps, ARRAY_SIZE(dump_steps), d);
 	int rc = steps_run("dump", dry_run_steps, ARRAY_SIZE(dry_run_steps), d);
@@ -310,6 +350,11 @@ int cmd_dump(const struct options *o)
 
 	if (!o->tree) {
 		(void)refuse(EINVAL, "no process to dump; give --tree PID");
+		return 1;
+	}
+	if (o->snapshot && !o->leave_running) {
+		(void)refuse(EINVAL,
+			     "--snapshot is for a tree that goes on; give --leave-running, too");
 		return 1;
 	}
 	d.images.fd = -1;

@@ -24,6 +24,17 @@ int mem_collect_pages(struct dump *d, struct dump_task *t);
  * task need not stay stopped while a file is written; many go to pages-ID.img at once.
  */
 int mem_save_pages(struct dump *d, struct dump_task *t);
+#define MEM_HOLD_MAX (16ull << 20) /* of a dump; copying that much takes some 4 ms */
+
+/*
+ * Copies of all tasks, so that the tree can go on while memory is written (--snapshot). Where that
+ * cannot be, there are none, and the log says why. 0 or an error.
+ */
+int mem_make_copies(struct dump *d);
+/* Saves the pages of a task that has a copy from that; mem_save_pages has only found them then. */
+int mem_save_copied(struct dump *d, struct dump_task *t);
+/* Ends the copies, and makes the huge pages again that they have split. */
+void mem_end_copies(struct dump *d);
 
 /* Writes mm-PID.img, pagemap-PID.img and the pages that are held. */
 int mem_write_images(struct dump *d, struct dump_task *t);

@@ -29,7 +29,6 @@
 #define CHUNK_PAGES   (CHUNK_SIZE / PAGE_SIZE_)
 #define THREAD_FROM   (8ull << 20) /* bytes; below, a thread costs more than it gains */
 #define ALLOCATE_FROM (1ull << 20)
-#define HOLD_MAX      (16ull << 20) /* of a dump; copying that much takes some 4 ms */
 
 /* Memory of the task that lies together, and is kept in whole if keeps_zero. */
 struct segment {
@@ -493,8 +492,9 @@ static int save(struct reader *r)
 	struct saved_pages *to = r->to;
 	uint64_t total = total_bytes(to), start = now_us();
 
-	to->pages_id = ++r->d->last_pages_id;
-	to->is_held = total <= HOLD_MAX - min(r->d->held_bytes, HOLD_MAX);
+	if (!to->pages_id)
+		to->pages_id = ++r->d->last_pages_id;
+	to->is_held = total <= MEM_HOLD_MAX - min(r->d->held_bytes, MEM_HOLD_MAX);
 	int rc = to->is_held ? hold(r, total) : write_at_once(r, total);
 	to->runs = r->kept;
 	to->n_runs = r->n_kept;
@@ -503,19 +503,33 @@ static int save(struct reader *r)
 	return rc;
 }
 
-int mem_save_pages(struct dump *d, struct dump_task *t)
+static int save_task(struct dump *d, struct dump_task *t, int mem)
 {
 	char who[32];
-	struct reader r = { .d = d, .t = t, .to = &t->pages, .who = who, .size = UINT64_MAX };
+	struct reader r = {
+		.d = d, .t = t, .to = &t->pages, .who = who, .fd = mem, .size = UINT64_MAX
+	};
 
 	snprintf(who, sizeof(who), "pid %d", t->process->pid);
-	r.fd = process_mem(t->process);
-	int rc = r.fd < 0 ? -EIO : cow_find(d, t);
-	if (rc == 0)
-		rc = save(&r);
+	int rc = save(&r);
 	if (rc == 0)
 		cow_merge(d, t);
 	return rc;
+}
+
+int mem_save_pages(struct dump *d, struct dump_task *t)
+{
+	int mem = process_mem(t->process);
+	int rc = mem < 0 ? mem : cow_find(d, t);
+
+	if (t->copy.pid)
+		t->pages.pages_id = ++d->last_pages_id; /* as if it was saved now */
+	return rc < 0 || t->copy.pid ? rc : save_task(d, t, mem);
+}
+
+int mem_save_copied(struct dump *d, struct dump_task *t)
+{
+	return t->copy.pid ? save_task(d, t, t->copy.mem_fd) : 0;
 }
 
 /* The parts of a file in memory that were written to. */

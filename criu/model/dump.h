@@ -13,6 +13,7 @@
 #include "image/pagemap.h"
 #include "model/options.h"
 #include "proc/maps.h"
+#include "remote/copy.h"
 #include "remote/inject.h"
 #include "remote/tree.h"
 
@@ -67,6 +68,8 @@ struct dump_task {
 	FdinfoEntry **fds;
 	size_t n_fds;
 	struct saved_pages pages;
+	struct copy copy; /* of its memory, if the tree goes on while that is written */
+	int pidfd;	  /* of the process that has a copy */
 	const struct dump_task *donor; /* an earlier one that has pages in common with it, */
 	struct page_run *shared;       /* these */
 	size_t n_shared;

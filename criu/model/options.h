@@ -59,6 +59,7 @@ struct options {
 	bool log_pid;
 	bool leave_stopped;
 	bool leave_running;
+	bool snapshot;
 	bool dry_run;
 	bool detach;
 	bool sibling;

@@ -76,14 +76,14 @@ int engine_init(struct engine *e)
 
 static bool is_over(const struct engine *e)
 {
-	return !e->is_ending && e->deadline_us && now_us() > e->deadline_us;
+	return !e->is_held && e->deadline_us && now_us() > e->deadline_us;
 }
 
 int engine_check(struct engine *e)
 {
 	sigset_t pending;
 
-	if (e->is_ending)
+	if (e->is_held)
 		return 0;
 	if (is_over(e))
 		return refuse(ETIMEDOUT, "the time given by --timeout is over");

@@ -16,7 +16,7 @@
 struct engine {
 	struct robust_list_head robust; /* slots whose owner is this thread */
 	pid_t tid;
-	bool is_ending;	      /* cleaning up: neither signals nor time interrupt that */
+	bool is_held;	      /* neither signals nor time interrupt what is being done */
 	uint64_t deadline_us; /* of the command, on the clock of now_us; 0: none */
 	struct {	      /* where the C library returns from signal handlers */
 		uint32_t dev_major, dev_minor;
@@ -44,6 +44,9 @@ static inline void engine_point(struct engine *e, const char *name)
 /*
  * Returns 0, or -EINTR / -ETIMEDOUT after reporting that a signal asked criu to stop or that
  * the command's time is over. Cheap; called in every long loop.
+ *
+ * Held, it always returns 0: a thread in the middle of calls that criu makes in it has neither its
+ * registers nor its mask, and is not left so as long as criu can help it.
  */
 int engine_check(struct engine *e);
 

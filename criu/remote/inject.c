@@ -571,10 +571,20 @@ static void put_thread_places_back(struct inject *in)
 	in->frames_end = 0;
 }
 
+/* Should one not have come back from its calls, it needs its frames. */
+static bool are_threads_back(const struct inject *in)
+{
+	for (size_t i = 1; i < in->process->n_threads; i++)
+		if (in->process->threads[i].regs_changed)
+			return false;
+	return true;
+}
+
 static void put_stack_back(struct inject *in)
 {
 	put_back(in, in->dirty_start, in->dirty_end);
-	put_thread_places_back(in);
+	if (are_threads_back(in))
+		put_thread_places_back(in);
 	in->dirty_start = in->dirty_end = 0;
 	free(in->saved);
 	in->saved = NULL;
@@ -944,4 +954,13 @@ const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr)
 	if (addr < (in->dirty_start & ~(PAGE - 1)) || addr >= in->dirty_end)
 		return NULL;
 	return in->saved + (addr - in->site.stack_start);
+}
+
+int inject_clean_copy(const struct inject *in, int mem)
+{
+	uint64_t start = in->dirty_start, size = in->dirty_end - start;
+	int rc =
+		size ? pwrite_all(mem, in->saved + (start - in->site.stack_start), size, start) : 0;
+
+	return rc < 0 ? fail(-rc, "pid %d: clean the copy of its stack", in->process->pid) : 0;
 }

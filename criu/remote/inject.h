@@ -78,6 +78,9 @@ int inject_go_on(struct inject *in);
  */
 const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr);
 
+/* Writes what our frames hide into a copy of the memory, which mem is open on. 0 or an error. */
+int inject_clean_copy(const struct inject *in, int mem);
+
 /* A call that a stopped thread makes by itself: number, arguments, result. */
 struct thread_call {
 	long nr;

@@ -283,6 +283,19 @@ int worker_wait(struct worker *w)
 	return 0;
 }
 
+int program_wait_call(struct program *p, const struct call *c)
+{
+	while (!__atomic_load_n(&c->ret, __ATOMIC_ACQUIRE)) {
+		int rc = look_after(p->worker);
+
+		if (rc == 0)
+			rc = engine_check(p->worker->engine);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
 int program_wait(struct program *p)
 {
 	struct slot *s = p->worker->slot;

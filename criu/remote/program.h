@@ -113,6 +113,8 @@ int program_start(struct program *p);
  * if the task died, reported.
  */
 int program_wait(struct program *p);
+/* Waits until a call of the program, which runs, has a result other than 0. Errors as above. */
+int program_wait_call(struct program *p, const struct call *c);
 int program_run(struct program *p);
 void program_end(struct program *p);
 
