@@ -2,11 +2,13 @@
 /*
  * What `make bench` measures: targets to checkpoint, and the work of one thread that a dump and
  * a restore are compared with.
- *   target mem MIB | threads N | files N | pipes N | pairs N | processes N
+ *   target mem MIB | huge MIB | mappings N | threads N | files N | pipes N | pairs N | processes N
  *                                   makes them, announces itself with a line and sleeps; files
  *                                   are made in the working directory
  *   target fork - N                 forks and reaps so many processes, prints microseconds
+ *   target map - N                  makes and touches so many mappings, prints microseconds
  *   target pwrite FILE MIB          writes memory to a file, prints microseconds
+ *   target pwritehuge FILE MIB      the same from huge pages
  *   target pread FILE MIB           reads it into fresh memory, prints microseconds
  */
 #include <fcntl.h>
@@ -31,22 +33,25 @@ static uint64_t now_us(void)
 	return t.tv_sec * 1000000ull + t.tv_nsec / 1000;
 }
 
-static uint8_t *fresh(size_t size)
+#define HUGE (2ul << 20)
+
+static uint8_t *fresh(size_t size, int advice)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED) {
 		perror("mmap");
 		exit(1);
 	}
-	(void)madvise(p, size, MADV_NOHUGEPAGE);
+	p = (uint8_t *)(((uintptr_t)p + HUGE - 1) & ~(HUGE - 1));
+	(void)madvise(p, size, advice);
 	return p;
 }
 
 /* No page is zero and no two are equal. */
-static uint8_t *written(size_t size)
+static uint8_t *written(size_t size, int advice)
 {
-	uint8_t *p = fresh(size);
+	uint8_t *p = fresh(size, advice);
 
 	for (size_t i = 0; i < size; i += sizeof(uint64_t) * 8)
 		*(uint64_t *)(p + i) = i * 0x9e3779b97f4a7c15ull + 1;
@@ -69,9 +74,9 @@ static void transfer(int fd, uint8_t *p, size_t size, int is_write)
  * The memory that is measured was in use a moment ago, as it is in a cycle of criu: the first
  * touch of memory that the machine under us has to provide is not what is compared.
  */
-static void measure(const char *file, size_t size, int is_write)
+static void measure(const char *file, size_t size, int is_write, int advice)
 {
-	uint8_t *p = written(size);
+	uint8_t *p = written(size, advice);
 	int fd = open(file, is_write ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY, 0600);
 
 	if (fd < 0) {
@@ -84,7 +89,7 @@ static void measure(const char *file, size_t size, int is_write)
 			perror("ftruncate");
 	} else {
 		munmap(p, size);
-		p = fresh(size);
+		p = fresh(size, advice);
 	}
 	uint64_t start = now_us();
 	transfer(fd, p, size, is_write);
@@ -181,23 +186,55 @@ static void open_pairs(int n)
 /* 64 KiB for the smallest. */
 static void write_memory(int mib)
 {
-	(void)written(mib ? (size_t)mib << 20 : 64 << 10);
+	(void)written(mib ? (size_t)mib << 20 : 64 << 10, MADV_NOHUGEPAGE);
+}
+
+static void write_huge(int mib)
+{
+	(void)written((size_t)mib << 20, MADV_HUGEPAGE);
+}
+
+/* A page each, and a hole between. */
+static void make_mappings(int n)
+{
+	uint8_t *p = fresh(n * 2 * 4096ul, MADV_NOHUGEPAGE);
+
+	munmap(p, n * 2 * 4096ul);
+	for (size_t i = 0; i < (size_t)n; i++) {
+		uint8_t *page = mmap(p + i * 2 * 4096, 4096, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+		need(page == MAP_FAILED ? -1 : 0, "mmap");
+		*(size_t *)page = i + 1;
+	}
+}
+
+static void map(int n)
+{
+	uint64_t start = now_us();
+
+	make_mappings(n);
+	printf("%lu\n", (unsigned long)(now_us() - start));
 }
 
 static const struct {
 	const char *name;
 	void (*make)(int n);
 } kinds[] = {
-	{ "mem", write_memory }, { "threads", start_threads }, { "files", open_files },
+	{ "mem", write_memory }, { "huge", write_huge }, { "mappings", make_mappings }, { "threads", start_threads }, { "files", open_files },
 	{ "pipes", open_pipes }, { "pairs", open_pairs }, { "processes", start_processes },
 };
 
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "pwrite"))
-		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1);
+		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1, MADV_NOHUGEPAGE);
+	else if (argc == 4 && !strcmp(argv[1], "pwritehuge"))
+		measure(argv[2], (size_t)atoi(argv[3]) << 20, 1, MADV_HUGEPAGE);
 	else if (argc == 4 && !strcmp(argv[1], "pread"))
-		measure(argv[2], (size_t)atoi(argv[3]) << 20, 0);
+		measure(argv[2], (size_t)atoi(argv[3]) << 20, 0, MADV_NOHUGEPAGE);
+	else if (argc == 4 && !strcmp(argv[1], "map"))
+		map(atoi(argv[3]));
 	else if (argc == 4 && !strcmp(argv[1], "fork"))
 		fork_and_reap(atoi(argv[3]));
 	for (size_t i = 0; argc == 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
