@@ -23,6 +23,7 @@
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/memfd.h"
+#include "mem/aio.h"
 #include "mem/cow.h"
 #include "mem/huge.h"
 #include "mem/mem.h"
@@ -229,6 +230,8 @@ static int fill(struct restore *r, struct restore_task *t)
 	info("filling %zu runs of pages", t->image->pages.n);
 	if (rc == 0)
 		rc = mem_fill(r, t, &t->image->pages, mm->vmas);
+	if (rc == 0)
+		rc = aio_restore(r, t);
 	return rc < 0 ? rc : vdso_fill(r, t);
 }
 

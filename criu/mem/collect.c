@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
+#include "mem/aio.h"
 #include "mem/mem.h"
 #include "mem/shared.h"
 #include "mem/vdsoelf.h"
@@ -41,7 +42,6 @@ static const struct {
 } refused_names[] = {
 	{ "[uprobes]", "belongs to a debugger (uprobes)" },
 	{ "anon_inode:", "belongs to a kernel object" },
-	{ "/[aio]", "is the ring of asynchronous I/O (io_setup)" },
 	{ "/secretmem", "is secret memory (memfd_secret), which nobody else can read" },
 };
 
@@ -143,8 +143,15 @@ static uint64_t advice_of(const struct mapping *m)
 	return madv;
 }
 
+static bool is_aio_ring(const struct mapping *m)
+{
+	return m->shared && !strncmp(m->path, AIO_PREFIX, strlen(AIO_PREFIX));
+}
+
 static uint32_t status_of(const struct mapping *m)
 {
+	if (is_aio_ring(m))
+		return VMA_REGULAR | VMA_AIO_RING;
 	if (is_shared_anon(m))
 		return VMA_REGULAR | VMA_ANON_SHARED;
 	if (m->ino && !is_huge_anon(m))
@@ -321,6 +328,8 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 	e->madv = advice_of(m);
 	if (!check_mapping(d, t, m))
 		return 0;
+	if (is_aio_ring(m))
+		aio_collect(d, t, m);
 	if (is_shared_anon(m) || is_huge_anon(m))
 		note_segment(d, t, m, e);
 	if (!(e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)))
@@ -610,7 +619,7 @@ int mem_collect_pages(struct dump *d, struct dump_task *t)
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
 		const VmaEntry *e = t->mm->vmas[i];
 
-		if (e->status & VMA_VDSO)
+		if (e->status & (VMA_VDSO | VMA_AIO_RING))
 			add_run(&s, false, e->start, e->end);
 		else if (has_to_be_scanned(&s, e)) {
 			int rc = scan(&s, e);

@@ -51,7 +51,7 @@ struct fill {
 
 static bool is_filled(const VmaEntry *v)
 {
-	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
+	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL | VMA_AIO_RING));
 }
 
 /* Where pages are there already, as huge ones, they can only be written to. */

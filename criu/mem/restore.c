@@ -123,7 +123,7 @@ static void add_mm_fields(struct restore *r, struct restore_task *t, struct prog
 
 static bool is_mapped_here(const VmaEntry *v)
 {
-	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL));
+	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL | VMA_AIO_RING));
 }
 
 /* The kernel reserves memory for what can be written to, and keeps that up when it cannot later. */

@@ -410,6 +410,39 @@ static int check_ranges(const MmEntry *mm, uint32_t pid, RangeEntry *const *list
 	return 0;
 }
 
+static const AioRingEntry *ring_at(const MmEntry *mm, const VmaEntry *v)
+{
+	for (size_t i = 0; i < mm->n_aios; i++)
+		if (mm->aios[i]->id == v->start)
+			return mm->aios[i];
+	return NULL;
+}
+
+/* Each in a mapping of its own, and none without. */
+static int check_rings(const MmEntry *mm, uint32_t pid)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < mm->n_vmas; i++) {
+		const VmaEntry *v = mm->vmas[i];
+		const AioRingEntry *e = v->status & VMA_AIO_RING ? ring_at(mm, v) : NULL;
+
+		if (!(v->status & VMA_AIO_RING))
+			continue;
+		if (!e || e->ring_len != v->end - v->start || !e->nr_req ||
+		    e->nr_req > e->ring_len / 32)
+			return refuse(EINVAL,
+				      "image mm-%u.img: the mapping %#lx does not fit to a ring "
+				      "of asynchronous I/O",
+				      pid, (long)v->start);
+		n++;
+	}
+	if (n != mm->n_aios)
+		return refuse(EINVAL,
+			      "image mm-%u.img: a ring of asynchronous I/O without a mapping", pid);
+	return 0;
+}
+
 static bool may_be_guarded(const VmaEntry *v)
 {
 	(void)v;
@@ -434,6 +467,9 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 			return rc;
 		after = t->mm->vmas[i]->end;
 	}
+	rc = check_rings(t->mm, pid);
+	if (rc < 0)
+		return rc;
 	rc = check_ranges(t->mm, pid, t->mm->guards, t->mm->n_guards, "guard", may_be_guarded);
 	if (rc == 0)
 		rc = check_ranges(t->mm, pid, t->mm->huge, t->mm->n_huge, "huge page",
@@ -541,7 +577,8 @@ static int check_pages(const struct snapshot_task *t)
 					EINVAL,
 					"image pagemap-%u.img: the page %#lx is in no mapping",
 					t->pstree->pid, (long)pos);
-			if (!(t->mm->vmas[v]->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)))
+			if (!(t->mm->vmas[v]->status &
+			      (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE | VMA_AIO_RING)))
 				return refuse(
 					EINVAL,
 					"image pagemap-%u.img: the page %#lx is in a mapping that "

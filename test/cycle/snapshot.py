@@ -33,7 +33,7 @@ NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'pid_for_children', 'time',
               'time_for_children', 'user', 'uts')
 
 # Mappings of files without a name: the inode is made anew.
-NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*) \(deleted\)$')
+NAMELESS = re.compile(r'(/dev/zero|/memfd:.*|/SYSV.*|/\[aio\]) \(deleted\)$')
 NUMBERED = re.compile(r'^(pipe|socket):\[(\d+)\]$')
 
 # Hints of the kernel's own. It may have guards: spreads when mappings are joined and never goes away.
