@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "files/bpfmap.h"
 #include "files/files.h"
 #include "files/epoll.h"
 #include "files/external.h"
@@ -457,6 +458,8 @@ int files_save_contents(struct dump *d)
 {
 	int rc = pipes_save(d);
 
+	if (rc == 0)
+		rc = bpfmaps_save(d);
 	if (rc == 0)
 		rc = memfds_save(d);
 	return rc < 0 ? rc : remap_save(d);

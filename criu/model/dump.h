@@ -20,6 +20,7 @@
 struct file_table; /* files/ */
 struct remap_table;
 struct dump_pipe;
+struct dump_bpfmap;
 struct dump_memfd;
 struct dump_tty;
 struct dump_sockets; /* sockets/ */
@@ -100,6 +101,8 @@ struct dump {
 	struct remap_table *remap_table;
 	struct dump_pipe *pipes;
 	size_t n_pipes;
+	struct dump_bpfmap *bpfmaps;
+	size_t n_bpfmaps;
 	struct dump_memfd *memfds;
 	struct dump_epoll *epolls;
 	struct dump_tty *ttys;

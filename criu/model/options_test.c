@@ -129,9 +129,10 @@ TEST(options, a_config_file_is_read)
 {
 	struct options o;
 
-	ASSERT(!config("# nothing\n\n  leave-running\t# so\nghost-limit 3K\nlog-file \"a \\\"b\\\"\"\n"
-		       "no-shell-job\npidfile \"\"\n",
-		       &o)[0]);
+	ASSERT(!config(
+		"# nothing\n\n  leave-running\t# so\nghost-limit 3K\nlog-file \"a \\\"b\\\"\"\n"
+		"no-shell-job\npidfile \"\"\n",
+		&o)[0]);
 	ASSERT(o.leave_running && !o.shell_job && o.ghost_limit == 3072);
 	ASSERT(!strcmp(o.log_file, "a \"b\"") && !strcmp(o.pidfile, ""));
 }

@@ -783,6 +783,32 @@ const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo
 				   : NULL;
 }
 
+static int load_bpfmaps(struct snapshot *s, int dirfd)
+{
+	struct image_in *in = &s->bpfmap_image;
+	struct snapshot_bpfmap m;
+	int rc = image_open(in, dirfd, IMG_BPFMAP_DATA, 0);
+
+	if (rc <= 0)
+		return rc;
+	while ((rc = image_next(in, &s->arena, NULL, &m.entry)) > 0) {
+		rc = image_take_raw(in, (uint64_t)m.entry->keys_bytes + m.entry->values_bytes,
+				    &m.keys);
+		if (rc < 0)
+			return rc;
+		*ARENA_PUSH(&s->arena, s->bpfmaps, s->n_bpfmaps) = m;
+	}
+	return rc;
+}
+
+const struct snapshot_bpfmap *snapshot_bpfmap(const struct snapshot *s, uint32_t map_id)
+{
+	for (size_t i = 0; i < s->n_bpfmaps; i++)
+		if (s->bpfmaps[i].entry->map_id == map_id)
+			return &s->bpfmaps[i];
+	return NULL;
+}
+
 int snapshot_memfd(const struct snapshot *s, uint64_t inode_id)
 {
 	for (size_t i = 0; i < s->n_memfds; i++)
@@ -1074,6 +1100,8 @@ int snapshot_load(struct snapshot *s, int dirfd)
 	if (rc >= 0)
 		rc = load_pipes(s, dirfd, true);
 	if (rc >= 0)
+		rc = load_bpfmaps(s, dirfd);
+	if (rc >= 0)
 		rc = load_memfds(s, dirfd);
 	if (rc >= 0)
 		rc = load_ttys(s, dirfd);
@@ -1100,6 +1128,7 @@ void snapshot_done(struct snapshot *s)
 	image_close(&s->packet_image);
 	image_close(&s->pipe_images[0]);
 	image_close(&s->pipe_images[1]);
+	image_close(&s->bpfmap_image);
 	if (s->pages.arena)
 		pagemap_set_done(&s->pages);
 	arena_done(&s->arena);

@@ -45,6 +45,12 @@ struct snapshot_pipe {
 	const uint8_t *data;
 };
 
+/* The elements of a bpf map: all keys, all values. */
+struct snapshot_bpfmap {
+	BpfmapDataEntry *entry;
+	const uint8_t *keys;
+};
+
 #define SCM_RIGHTS_MAX 253 /* descriptors in one message: SCM_MAX_FD of the kernel */
 
 /* A message that waits in a socket. */
@@ -76,7 +82,10 @@ struct snapshot {
 	size_t n_ghosts;
 	struct snapshot_pipe *pipes[2]; /* queues of pipes, of fifos */
 	size_t n_pipes[2];
-	struct image_in pipe_images[2];	 /* hold the data */
+	struct image_in pipe_images[2]; /* hold the data */
+	struct snapshot_bpfmap *bpfmaps;
+	size_t n_bpfmaps;
+	struct image_in bpfmap_image;	 /* holds the data */
 	struct snapshot_packet *packets; /* each socket's own in order */
 	size_t n_packets;
 	struct image_in packet_image; /* holds the data */
@@ -103,6 +112,9 @@ bool snapshot_shares_table(const struct snapshot *s, const struct snapshot_task 
 
 /* The queue of a pipe (or fifo) by its id, or NULL. */
 const struct snapshot_pipe *snapshot_pipe(const struct snapshot *s, bool is_fifo, uint32_t id);
+
+/* The elements of the map with that id at dump; NULL if there is nothing about it. */
+const struct snapshot_bpfmap *snapshot_bpfmap(const struct snapshot *s, uint32_t map_id);
 
 /* One end of a terminal by its id, or NULL. */
 const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id);

@@ -298,6 +298,8 @@ def plain_info(line, d, names):
         return f'ino: {names.number(*d.inode)}'
     if key == 'eventfd-id':
         return f'eventfd-id: {names.number("eventfd", value)}'
+    if key == 'map_id':
+        return f'map_id: {names.number("bpf map", value)}'
     if key == 'tfd':
         return epoll_target(line, names)
     if key == 'it_value' and value != 'goes on':   # time goes on; that it does not stop or start is what counts
