@@ -97,6 +97,9 @@ static int collect_inside(void *ctx)
 
 		if (t->process->is_zombie || regs_is_compat(&t->process->threads[0].regs))
 			continue;
+		rc = engine_check(&d->engine);
+		if (rc < 0)
+			return rc;
 		rc = inject_find_site(&t->in, &d->engine, t->process, &t->maps,
 				      t->threads[0].status.has_shadow_stack);
 		if (rc < 0)
@@ -111,16 +114,25 @@ static int collect_inside(void *ctx)
 	return 0;
 }
 
-static void leave_tasks(void *ctx)
+static int leave_all(struct dump *d)
 {
-	struct dump *d = ctx;
+	int rc = 0;
 
 	d->engine.is_ending = true;
 	for (size_t i = 0; i < d->n_tasks; i++) {
-		if (d->tasks[i].has_entered && inject_leave(&d->tasks[i].in) < 0)
+		int one = d->tasks[i].has_entered ? inject_leave(&d->tasks[i].in) : 0;
+
+		if (one < 0)
 			warn("pid %d: it could not be left as it was", d->tasks[i].process->pid);
+		rc = rc < 0 ? rc : one;
 		d->tasks[i].has_entered = false;
 	}
+	return rc;
+}
+
+static void leave_tasks(void *ctx)
+{
+	(void)leave_all(ctx);
 }
 
 static int judge(void *ctx)
@@ -217,20 +229,21 @@ static int write_inventory(void *ctx)
 static int let_go(void *ctx)
 {
 	struct dump *d = ctx;
+	int rc = 0;
 
 	d->engine.is_ending = true;
 	/* What was in flight may not be held by us when the tree goes on. */
 	files_dump_done(d);
 	/* A task that is killed needs no way back. */
 	if (d->opts->leave_running || d->opts->leave_stopped) {
-		leave_tasks(d);
+		rc = leave_all(d);
 		files_remove_links(d);
 	}
 	tree_end(&d->tree, d->opts->leave_stopped   ? TREE_STOP
 			   : d->opts->leave_running ? TREE_RUN
 						    : TREE_KILL);
 	d->stats.frozen_us = now_us() - d->freeze_start_us - d->stats.freezing_us;
-	return 0;
+	return rc;
 }
 
 static int run_actions(struct dump *d, const char *stage)

@@ -83,7 +83,7 @@ int engine_check(struct engine *e)
 {
 	sigset_t pending;
 
-	if (e->is_ending)
+	if (e->is_ending || e->is_borrowing)
 		return 0;
 	if (is_over(e))
 		return refuse(ETIMEDOUT, "the time given by --timeout is over");

@@ -241,46 +241,57 @@ static int write_frames(struct inject *in)
 	return 0;
 }
 
+static int to_next_call_stop(struct thread *t)
+{
+	if (ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue to a system call", t->tid);
+	t->is_running = true;
+	return 0;
+}
+
 /*
  * Waits for the next system call stop of the thread. Other stops are passed over: signals are
  * blocked, so it is a SIGSTOP, kept for later, or news about a group stop.
  */
-static int wait_call_stop(struct engine *e, pid_t tid, bool *stop_again)
+static int wait_call_stop(struct engine *e, struct thread *t)
 {
 	for (;;) {
 		int status;
-		int rc = engine_wait(e, tid, &status);
+		int rc = engine_wait(e, t->tid, &status);
 
 		if (rc < 0)
 			return rc;
+		t->is_running = false;
 		if (!WIFSTOPPED(status))
-			return tracee_died(tid, status, "criu made a call in it");
+			return tracee_died(t->tid, status, "criu made a call in it");
 		if (status >> 16 == 0 && WSTOPSIG(status) == SYSCALL_STOP)
 			return 0;
-		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && stop_again)
-			*stop_again = true;
-		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: continue to a system call", tid);
+		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && t->process)
+			t->process->stop_again = true;
+		rc = to_next_call_stop(t);
+		if (rc < 0)
+			return rc;
 	}
 }
 
 /* Runs the call that the registers of the stopped thread are set up for. */
-static int run_call(struct engine *e, pid_t tid, bool *stop_again, int64_t *ret_result)
+static int run_call(struct engine *e, struct thread *t, int64_t *ret_result)
 {
 	struct regs regs;
 
 	for (int stop = 0; stop < 2; stop++) {
-		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: continue to a system call", tid);
+		int rc = to_next_call_stop(t);
+		if (rc < 0)
+			return rc;
 		engine_point(e, "in a call");
-		int rc = wait_call_stop(e, tid, stop_again);
+		rc = wait_call_stop(e, t);
 		if (rc < 0)
 			return rc;
 		engine_point(e, "at a call stop");
 	}
-	int rc = regs_get(tid, &regs);
+	int rc = regs_get(t->tid, &regs);
 	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", tid);
+		return fail(-rc, "pid %d: read registers", t->tid);
 	*ret_result = regs_result(&regs);
 	return 0;
 }
@@ -303,9 +314,10 @@ int tracee_call(struct engine *e, pid_t tid, const struct regs *base, uint64_t i
 		struct thread_call *call)
 {
 	struct regs r = regs_for_call(base, insn, sp, call->nr, call->arg);
+	struct thread blank = { .tid = tid };
 	int rc = set_regs(tid, &r);
 
-	return rc < 0 ? rc : run_call(e, tid, NULL, &call->ret);
+	return rc < 0 ? rc : run_call(e, &blank, &call->ret);
 }
 
 /* The task's own limits hold for the region, too. */
@@ -338,7 +350,7 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 		rc = set_mask(t->tid, ALL_SIGNALS);
 	engine_point(in->engine, "mask set");
 	if (rc == 0)
-		rc = run_call(in->engine, t->tid, &in->process->stop_again, &call->ret);
+		rc = run_call(in->engine, t, &call->ret);
 	if (rc < 0)
 		return rc;
 	if (call->ret < 0 && call->ret > -4096)
@@ -429,11 +441,12 @@ static int map_region(struct inject *in)
 		.arg = { in->site.region + PAGE, INJECT_REGION_SIZE - PAGE,
 			 PROT_READ | PROT_WRITE },
 	};
+	/* Whatever goes wrong on the way: to unmap a hole does no harm. */
+	in->is_mapped = true;
 	int rc = leader_call(in, in->way_out, "map the shared region", &map);
 
 	if (rc < 0)
 		return rc;
-	in->is_mapped = true;
 	if ((uint64_t)map.ret != in->site.region)
 		return refuse(EEXIST, "pid %d: the shared region was mapped elsewhere",
 			      in->process->pid);
@@ -486,11 +499,11 @@ static int start_stub(struct inject *in)
 	engine_point(in->engine, "before the stub");
 	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
 		return fail(errno, "pid %d: start the stub", t->tid);
-	in->in_stub = true;
+	t->is_running = true;
 	return worker_wait(&in->worker);
 }
 
-int inject_enter(struct inject *in)
+static int enter(struct inject *in)
 {
 	find_dead_places(in);
 	int rc = write_frames(in);
@@ -507,25 +520,47 @@ int inject_enter(struct inject *in)
 	return rc < 0 ? rc : start_stub(in);
 }
 
+/*
+ * A signal to criu has to wait while threads make calls: a thread that is left in the middle of
+ * one can only be waited for, and that is no more than going on.
+ */
+int inject_enter(struct inject *in)
+{
+	in->engine->is_borrowing = true;
+	int rc = enter(in);
+
+	in->engine->is_borrowing = false;
+	return rc;
+}
+
 /* Waits for the stop that PTRACE_INTERRUPT asked for; see wait_interrupted in tree.c. */
-static int await_interrupt(struct inject *in, pid_t tid)
+static int await_interrupt(struct inject *in, struct thread *t)
 {
 	for (;;) {
 		int status;
-		int rc = engine_wait(in->engine, tid, &status);
+		int rc = engine_wait(in->engine, t->tid, &status);
 
 		if (rc < 0)
 			return rc;
+		t->is_running = false;
 		if (!WIFSTOPPED(status))
-			return tracee_died(tid, status, "criu left it");
+			return tracee_died(t->tid, status, "criu left it");
 		if (status >> 16 == PTRACE_EVENT_STOP)
 			return 0;
 		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
 			in->process->stop_again = true;
-		if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 ||
-		    ptrace(PTRACE_CONT, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: interrupt again", tid);
+		if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0 ||
+		    ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+			return fail(errno, "pid %d: interrupt again", t->tid);
+		t->is_running = true;
 	}
+}
+
+static int interrupt_thread(struct inject *in, struct thread *t)
+{
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", t->tid);
+	return await_interrupt(in, t);
 }
 
 static void put_back(struct inject *in, uint64_t start, uint64_t end)
@@ -554,18 +589,15 @@ static void put_stack_back(struct inject *in)
 	in->saved = NULL;
 }
 
-int inject_leave(struct inject *in)
+static int leave(struct inject *in)
 {
 	struct thread *t = &in->process->threads[0];
 	int rc = 0;
 
-	if (in->in_stub) {
-		if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: interrupt", t->tid);
-		rc = await_interrupt(in, t->tid);
+	if (t->is_running) {
+		rc = interrupt_thread(in, t);
 		if (rc < 0)
 			return rc;
-		in->in_stub = false;
 		engine_point(in->engine, "stopped in the stub");
 	}
 	if (in->is_mapped) {
@@ -593,9 +625,25 @@ int inject_leave(struct inject *in)
 	return 0;
 }
 
+int inject_leave(struct inject *in)
+{
+	int rc = leave(in);
+
+	/* A task that cannot be left is one that hangs: what was refused for want of memory may
+	 * work now. */
+	if (rc < 0)
+		rc = leave(in);
+	/* Else it stands where a way back begins, and that takes the death of criu. */
+	if (rc < 0 && in->is_protected)
+		in->process->threads[0].regs_changed = false;
+	in->is_lost = rc < 0;
+	return rc;
+}
+
 void inject_done(struct inject *in)
 {
-	if (in->region.local)
+	/* The kernel follows the robust list through it, if it still is on that. */
+	if (in->region.local && !in->is_lost)
 		(void)munmap(in->region.local, in->region.size);
 	free(in->saved); /* of a task that was killed */
 	*in = (struct inject){ 0 };
@@ -731,8 +779,8 @@ static int start_thread_call(struct inject *in, struct thread *t, uint64_t frame
 		engine_point(in->engine, "thread registers set");
 		rc = set_mask(t->tid, ALL_SIGNALS);
 	}
-	if (rc == 0 && ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
-		rc = fail(errno, "pid %d: continue to a system call", t->tid);
+	if (rc == 0)
+		rc = to_next_call_stop(t);
 	engine_point(in->engine, "thread in a call");
 	return rc;
 }
@@ -741,23 +789,22 @@ static int start_thread_call(struct inject *in, struct thread *t, uint64_t frame
 static int end_thread_call(struct inject *in, struct thread *t, struct thread_call *call)
 {
 	struct regs regs;
-	int rc = wait_call_stop(in->engine, t->tid, &in->process->stop_again);
+	int rc = wait_call_stop(in->engine, t);
 
-	if (rc == 0)
-		rc = regs_get(t->tid, &regs);
 	if (rc < 0)
 		return rc;
+	rc = regs_get(t->tid, &regs);
+	if (rc < 0)
+		return fail(-rc, "pid %d: read registers", t->tid);
 	call->ret = regs_result(&regs);
 	return 0;
 }
 
 static int go_on_to_exit(struct inject *in, struct thread *t)
 {
-	int rc = wait_call_stop(in->engine, t->tid, &in->process->stop_again);
+	int rc = wait_call_stop(in->engine, t);
 
-	if (rc == 0 && ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
-		rc = fail(errno, "pid %d: continue to a system call", t->tid);
-	return rc;
+	return rc < 0 ? rc : to_next_call_stop(t);
 }
 
 static bool is_made_in_step(const struct chain *c, size_t i)
@@ -783,14 +830,21 @@ static int call_in_step(struct chain *c, struct thread_calls *b, size_t n, size_
 	return rc;
 }
 
+static int let_go_on(struct thread *t)
+{
+	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue", t->tid);
+	t->is_running = true;
+	return 0;
+}
+
 /* Lets the threads run their chains up to the wait, and stops them there. */
 static int run_chains(struct chain *c, size_t n)
 {
 	int rc = 0;
 
 	for (size_t k = 0; k < n && rc == 0; k++)
-		if (!c[k].is_stepped && ptrace(PTRACE_CONT, c[k].thread->tid, NULL, NULL) < 0)
-			rc = fail(errno, "pid %d: continue", c[k].thread->tid);
+		rc = c[k].is_stepped ? 0 : let_go_on(c[k].thread);
 	engine_point(c->in->engine, "threads in their chains");
 	for (size_t k = 0; k < n && rc == 0; k++)
 		rc = c[k].is_stepped ? 0 : worker_wait(&c[k].worker);
@@ -798,7 +852,7 @@ static int run_chains(struct chain *c, size_t n)
 		if (!c[k].is_stepped && ptrace(PTRACE_INTERRUPT, c[k].thread->tid, NULL, NULL) < 0)
 			rc = fail(errno, "pid %d: interrupt", c[k].thread->tid);
 	for (size_t k = 0; k < n && rc == 0; k++)
-		rc = c[k].is_stepped ? 0 : await_interrupt(c->in, c[k].thread->tid);
+		rc = c[k].is_stepped ? 0 : await_interrupt(c->in, c[k].thread);
 	return rc;
 }
 
@@ -818,6 +872,22 @@ static int put_thread_back(struct chain *c)
 	return rc;
 }
 
+/*
+ * After an error each is somewhere on its way. None may wait on a bell that nobody watches, nor
+ * go on without its extended state.
+ */
+static void call_back(struct chain *c, size_t n)
+{
+	for (size_t k = 0; k < n; k++) {
+		struct thread *t = c[k].thread;
+
+		if (t->is_running && interrupt_thread(c->in, t) < 0)
+			warn("pid %d: it could not be stopped again", t->tid);
+		if (t->regs_changed && put_thread_back(&c[k]) < 0)
+			warn("pid %d: it could not be left as it was", t->tid);
+	}
+}
+
 static int make_calls(struct chain *c, struct thread_calls *batch, size_t n_threads, size_t n)
 {
 	int rc = 0;
@@ -833,7 +903,7 @@ static int make_calls(struct chain *c, struct thread_calls *batch, size_t n_thre
 	return rc;
 }
 
-int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_threads, size_t n)
+static int thread_calls(struct inject *in, struct thread_calls *batch, size_t n_threads, size_t n)
 {
 	autofree struct chain *chains = xmalloc(INJECT_THREADS_MAX * sizeof(*chains));
 	size_t mark = in->region.used, made = 0;
@@ -845,6 +915,8 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 	}
 	if (rc == 0)
 		rc = make_calls(chains, batch, n_threads, n);
+	if (rc < 0)
+		call_back(chains, made);
 	while (made > 0)
 		slot_unwatch(chains[--made].worker.slot, in->engine);
 	in->region.used = mark;
@@ -853,20 +925,27 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 	return rc;
 }
 
+int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_threads, size_t n)
+{
+	in->engine->is_borrowing = true;
+	int rc = thread_calls(in, batch, n_threads, n);
+
+	in->engine->is_borrowing = false;
+	return rc;
+}
+
 int inject_pause(struct inject *in)
 {
-	pid_t tid = in->process->pid;
+	in->engine->is_borrowing = true;
+	int rc = interrupt_thread(in, &in->process->threads[0]);
 
-	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: interrupt", tid);
-	return await_interrupt(in, tid);
+	in->engine->is_borrowing = false;
+	return rc;
 }
 
 int inject_go_on(struct inject *in)
 {
-	if (ptrace(PTRACE_CONT, in->process->pid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: continue", in->process->pid);
-	return 0;
+	return let_go_on(&in->process->threads[0]);
 }
 
 const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr)
