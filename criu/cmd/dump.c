@@ -226,6 +226,14 @@ static int write_inventory(void *ctx)
 	return image_write_one(&d->images, IMG_INVENTORY, 0, &e);
 }
 
+/* A directory may be removed, or its file system unmounted, while we hold it open. */
+static int check_images(void *ctx)
+{
+	struct dump *d = ctx;
+
+	return image_dir_check(&d->images, d->opts->images_dir);
+}
+
 static int let_go(void *ctx)
 {
 	struct dump *d = ctx;
@@ -284,6 +292,7 @@ static const struct step leave_running_steps[] = {
 	{ "let-go", let_go, NULL },
 	{ "images", write_images, discard_images },
 	{ "inventory", write_inventory, NULL },
+	{ "check-images", check_images, NULL },
 };
 
 static const struct step dump_steps[] = {
@@ -296,6 +305,7 @@ static const struct step dump_steps[] = {
 	{ "pages", save_pages, discard_images },
 	{ "images", write_images, NULL },
 	{ "inventory", write_inventory, NULL },
+	{ "check-images", check_images, NULL },
 	{ "post-dump", after_dump, NULL },
 	{ "let-go", let_go, NULL, .commits = true },
 };

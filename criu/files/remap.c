@@ -558,7 +558,10 @@ static int move_dir(const char *ghost, const char *path)
 {
 	if (mkdir(path, 0700) < 0)
 		return -errno;
-	return rename(ghost, path) < 0 ? -errno : 0;
+	int rc = rename(ghost, path) < 0 ? -errno : 0;
+	if (rc < 0)
+		(void)rmdir(path);
+	return rc;
 }
 
 /* Opens under a name that another file has; spare is a name of our file. Eats the spare name. */
