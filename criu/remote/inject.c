@@ -264,14 +264,24 @@ static int wait_call_stop(struct engine *e, struct thread *t)
 		t->is_running = false;
 		if (!WIFSTOPPED(status))
 			return tracee_died(t->tid, status, "criu made a call in it");
-		if (status >> 16 == 0 && WSTOPSIG(status) == SYSCALL_STOP)
+		if (status >> 16 == 0 && WSTOPSIG(status) == SYSCALL_STOP) {
+			t->is_in_call = !t->is_in_call;
 			return 0;
+		}
 		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && t->process)
 			t->process->stop_again = true;
 		rc = to_next_call_stop(t);
 		if (rc < 0)
 			return rc;
 	}
+}
+
+/* After an error between the two stops of a call. */
+static int finish_call(struct engine *e, struct thread *t)
+{
+	int rc = t->is_in_call ? to_next_call_stop(t) : 0;
+
+	return rc < 0 || !t->is_in_call ? rc : wait_call_stop(e, t);
 }
 
 /* Runs the call that the registers of the stopped thread are set up for. */
@@ -343,8 +353,11 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 	uint64_t sp = frame ? sp_into(in, frame) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
 	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
 
+	int rc = finish_call(in->engine, t);
+	if (rc < 0)
+		return rc;
 	t->regs_changed = true;
-	int rc = set_regs(t->tid, &r);
+	rc = set_regs(t->tid, &r);
 	engine_point(in->engine, "registers set");
 	if (rc == 0)
 		rc = set_mask(t->tid, ALL_SIGNALS);
@@ -542,7 +555,7 @@ static int await_interrupt(struct inject *in, struct thread *t)
 
 		if (rc < 0)
 			return rc;
-		t->is_running = false;
+		t->is_running = t->is_in_call = false;
 		if (!WIFSTOPPED(status))
 			return tracee_died(t->tid, status, "criu left it");
 		if (status >> 16 == PTRACE_EVENT_STOP)
@@ -881,7 +894,8 @@ static void call_back(struct chain *c, size_t n)
 	for (size_t k = 0; k < n; k++) {
 		struct thread *t = c[k].thread;
 
-		if (t->is_running && interrupt_thread(c->in, t) < 0)
+		if ((t->is_running ? interrupt_thread(c->in, t) : finish_call(c->in->engine, t)) <
+		    0)
 			warn("pid %d: it could not be stopped again", t->tid);
 		if (t->regs_changed && put_thread_back(&c[k]) < 0)
 			warn("pid %d: it could not be left as it was", t->tid);
