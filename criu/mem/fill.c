@@ -20,6 +20,7 @@
 #include "mem/mem.h"
 #include "model/vma.h"
 
+#define PAGE	     4096u
 #define BUFFER	     (256u << 10)
 #define UFFD_FROM    (256u << 10) /* bytes */
 #define THREADS_FROM (16ull << 20)
@@ -131,6 +132,18 @@ static int write_memory(struct fill *f, const struct piece *p, void *data)
 	return 0;
 }
 
+/*
+ * A page may be there already: khugepaged makes a huge page out of a few small ones whenever it
+ * finds them, until userfaultfd has the area. NEEDSWORK: it was seen once where nothing asks for
+ * huge pages; what was inherited (premap.c) and should have been dropped would look the same.
+ */
+static int write_page(struct fill *f, const struct piece *p, uint64_t pos, void *data)
+{
+	struct piece page = { .addr = p->addr + pos, .size = PAGE };
+
+	return write_memory(f, &page, (uint8_t *)data + pos);
+}
+
 static int copy_by_uffd(struct fill *f, const struct piece *p, void *data)
 {
 	uint64_t pos = 0;
@@ -145,9 +158,14 @@ static int copy_by_uffd(struct fill *f, const struct piece *p, void *data)
 
 		if (ioctl(f->t->uffd, UFFDIO_COPY, &c) == 0)
 			return 0;
-		if (errno != EAGAIN)
-			return -errno;
-		pos += c.copy > 0 ? c.copy : 0;
+		if (errno == EAGAIN) {
+			pos += c.copy > 0 ? c.copy : 0;
+			continue;
+		}
+		int rc = errno == EEXIST ? write_page(f, p, pos, data) : -errno;
+		if (rc < 0)
+			return rc;
+		pos += PAGE;
 	}
 	return 0;
 }

@@ -582,7 +582,8 @@ static void reap(struct process *p)
 /* A security module may forbid to signal what may be traced: such a one dies with its tracer. */
 static void kill_process(struct process *p)
 {
-	if (kill(p->pid, SIGKILL) == 0 || errno == ESRCH)
+	if (kill(p->pid, SIGKILL) == 0 || errno == ESRCH ||
+	    syscall(SYS_tgkill, p->pid, p->pid, SIGKILL) == 0)
 		return;
 	warn("pid %d: kill it: %s; it will end with criu", p->pid, strerror(errno));
 	for (size_t i = 0; i < p->n_threads; i++) {
