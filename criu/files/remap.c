@@ -478,7 +478,8 @@ static void spare_name(char name[PATH_MAX + 32], const char *path, uint32_t rema
 
 /*
  * A restore that was killed in the middle of open_file has left names of our file: the old one, or
- * the spare one; or, after the exchange, the spare name is that of the other file.
+ * the spare one; or, after the exchange, the spare name is that of the other file. The old name of
+ * a link stays: somebody may have given it back to the file.
  */
 static void undo_killed_open(const char *source, const char *path, uint32_t remap_id)
 {
@@ -490,14 +491,9 @@ static void undo_killed_open(const char *source, const char *path, uint32_t rema
 		(void)unlink(spare);
 	else if (is_same_file(path, source) && lstat(spare, &st) == 0)
 		(void)rename(spare, path);
-	if (!is_same_file(path, source))
-		return;
-	warn("file %s: a restore that was killed has left it; it is removed", path);
-	(void)unlink(path);
 }
 
-/* The same for a directory, which goes to its place itself: another one may be under its name now.
- */
+/* The same for a directory, which goes to its place itself: its name may be another one's now. */
 static void undo_killed_move(const char *ghost, const char *path)
 {
 	if (rmdir(ghost) == 0 || errno == ENOENT)
@@ -518,6 +514,8 @@ static void remove_killed_ghost(struct snapshot_ghost *g, const char *name, cons
 		return;
 	}
 	undo_killed_open(name, path, g->id);
+	if (is_same_file(path, name))
+		(void)unlink(path);
 	(void)unlink(name);
 }
 

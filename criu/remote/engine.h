@@ -16,9 +16,8 @@
 struct engine {
 	struct robust_list_head robust; /* slots whose owner is this thread */
 	pid_t tid;
-	bool is_ending;	   /* cleaning up: neither signals nor time interrupt that */
-	bool is_borrowing; /* a thread is about to make a call for us: not to be left in the middle
-			    */
+	bool is_ending;	      /* cleaning up: neither signals nor time interrupt that */
+	bool is_borrowing;    /* threads make calls for us: none is left in the middle of one */
 	uint64_t deadline_us; /* of the command, on the clock of now_us; 0: none */
 	struct {	      /* where the C library returns from signal handlers */
 		uint32_t dev_major, dev_minor;

@@ -642,8 +642,7 @@ int inject_leave(struct inject *in)
 {
 	int rc = leave(in);
 
-	/* A task that cannot be left is one that hangs: what was refused for want of memory may
-	 * work now. */
+	/* A task that cannot be left hangs. What was refused for want of memory may work now. */
 	if (rc < 0)
 		rc = leave(in);
 	/* Else it stands where a way back begins, and that takes the death of criu. */

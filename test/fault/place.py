@@ -49,6 +49,8 @@ def enter():
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a job in the background ignores some
+        signal.signal(number, signal.SIG_DFL)
     for call in (["mount", "--make-rprivate", "/"], ["mount", "-t", "proc", "proc", "/proc"]):
         subprocess.run(call, check=True)
     for folder in WATCHED:
