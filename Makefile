@@ -43,7 +43,7 @@ LIB	:= $(BUILD)/libcriu-internal.a
 TESTS	:= $(wildcard criu/*/*_test.c)
 UNIT	:= $(BUILD)/unit
 
-.PHONY: all check unit cycle vm interop bench fuzz fuzz-replay kill lint install uninstall clean FORCE
+.PHONY: all check unit cycle vm interop bench fuzz fuzz-replay kill fault lint install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -167,6 +167,17 @@ KILL	?=
 kill: test/kill/kill test/kill/victim
 	$(Q)test/kill/kill $(KILL)
 
+test/fault/inject: test/fault/inject.c
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -o $@ $<
+
+test/fault/mover: test/fault/mover.c
+	$(Q)$(CC) -std=gnu11 -O2 -g -pthread -Wall -o $@ $<
+
+# Faults at every place: FAULT=--long for the figures of RELIABILITY.md (an hour), rows by name.
+FAULT	?=
+fault: all test/fault/inject test/fault/mover
+	$(Q)test/fault/run $(FAULT)
+
 test/bench/target: test/bench/target.c
 	$(Q)$(CC) -O2 -g -pthread -Wall -o $@ $<
 
@@ -254,6 +265,6 @@ test/mk/mk-static: $(wildcard test/mk/*.c test/mk/*.h)
 
 clean:
 	$(Q)rm -rf build build-sanitize criu/criu criu/criu-sanitize test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
-		test/kill/victim test/lib/client test/lib/client-static
+		test/kill/victim test/lib/client test/lib/client-static test/fault/inject test/fault/mover
 
 -include $(LIB_O:.o=.d) $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d

@@ -120,16 +120,25 @@ static int collect_inside(void *ctx)
 	return 0;
 }
 
-static void leave_tasks(void *ctx)
+static int leave_all(struct dump *d)
 {
-	struct dump *d = ctx;
+	int rc = 0;
 
 	d->engine.is_held = true;
 	for (size_t i = 0; i < d->n_tasks; i++) {
-		if (d->tasks[i].has_entered && inject_leave(&d->tasks[i].in) < 0)
+		int one = d->tasks[i].has_entered ? inject_leave(&d->tasks[i].in) : 0;
+
+		if (one < 0)
 			warn("pid %d: it could not be left as it was", d->tasks[i].process->pid);
+		rc = rc < 0 ? rc : one;
 		d->tasks[i].has_entered = false;
 	}
+	return rc;
+}
+
+static void leave_tasks(void *ctx)
+{
+	(void)leave_all(ctx);
 }
 
 static int judge(void *ctx)
@@ -247,23 +256,32 @@ static int write_inventory(void *ctx)
 	return image_write_one(&d->images, IMG_INVENTORY, 0, &e);
 }
 
+/* A directory may be removed, or its file system unmounted, while we hold it open. */
+static int check_images(void *ctx)
+{
+	struct dump *d = ctx;
+
+	return image_dir_check(&d->images, d->opts->images_dir);
+}
+
 static int let_go(void *ctx)
 {
 	struct dump *d = ctx;
+	int rc = 0;
 
 	d->engine.is_held = true;
 	/* What was in flight may not be held by us when the tree goes on. */
 	files_dump_done(d);
 	/* A task that is killed needs no way back. */
 	if (d->opts->leave_running || d->opts->leave_stopped) {
-		leave_tasks(d);
+		rc = leave_all(d);
 		files_remove_links(d);
 	}
 	tree_end(&d->tree, d->opts->leave_stopped   ? TREE_STOP
 			   : d->opts->leave_running ? TREE_RUN
 						    : TREE_KILL);
 	d->stats.frozen_us = now_us() - d->freeze_start_us - d->stats.freezing_us;
-	return 0;
+	return rc;
 }
 
 static int run_actions(struct dump *d, const char *stage)
@@ -309,6 +327,7 @@ static const struct step leave_running_steps[] = {
 	{ "copied-pages", save_copied, discard_images },
 	{ "images", write_images, discard_images },
 	{ "inventory", write_inventory, NULL },
+	{ "check-images", check_images, NULL },
 };
 
 static const struct step dump_steps[] = {
@@ -321,6 +340,7 @@ static const struct step dump_steps[] = {
 	{ "pages", save_pages, discard_images },
 	{ "images", write_images, NULL },
 	{ "inventory", write_inventory, NULL },
+	{ "check-images", check_images, NULL },
 	{ "post-dump", after_dump, NULL },
 	{ "let-go", let_go, NULL, .commits = true },
 };

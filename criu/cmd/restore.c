@@ -176,16 +176,14 @@ static int open_files(void *ctx)
 static void clean_files(void *ctx)
 {
 	sockets_undo(ctx);
-	files_clean_up(ctx);
+	(void)files_clean_up(ctx);
 }
 
 static int open_late_files(void *ctx)
 {
 	int rc = files_open_late(ctx);
 
-	if (rc == 0)
-		files_clean_up(ctx);
-	return rc;
+	return rc < 0 ? rc : files_clean_up(ctx);
 }
 
 static int set_owners(void *ctx)

@@ -37,6 +37,7 @@ struct known_file {
 	ino_t ino;
 	pid_t pid;
 	int fd;
+	struct dump *dump; /* a comparison has no other way to report */
 	FileEntry *entry;
 };
 
@@ -71,6 +72,9 @@ static int compare_files(const void *a, const void *b)
 	long order = syscall(SYS_kcmp, x->pid, y->pid, KCMP_FILE, x->fd, y->fd);
 	if (order == 0 || order == 1 || order == 2)
 		return order == 0 ? 0 : order == 1 ? -1 : 1;
+	if (order < 0)
+		dump_block(x->dump, "pid %d fd %d: is it the same as fd %d of pid %d: %s", x->pid,
+			   x->fd, y->fd, y->pid, strerror(errno));
 	c = COMPARE(x->pid, y->pid);
 	return c ? c : COMPARE(x->fd, y->fd);
 }
@@ -279,7 +283,7 @@ static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct 
 	if (rc < 0)
 		return probe_failed(&p, rc);
 	struct known_file *f = arena_new(&d->arena, struct known_file);
-	*f = (struct known_file){ p.st.st_dev, p.st.st_ino, t->process->pid, fd, NULL };
+	*f = (struct known_file){ p.st.st_dev, p.st.st_ino, t->process->pid, fd, d, NULL };
 	struct known_file **found = tsearch(f, &table(d)->files, compare_files);
 	if (!found)
 		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);

@@ -183,11 +183,13 @@ static bool has_fired(const EventpollTfdEntry *target)
 	return target->events & EPOLLONESHOT && !(target->events & ~BITS_KEPT);
 }
 
-static uint32_t ready_events(int fd)
+static uint32_t ready_events(struct program *program, int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT | POLLPRI };
 
-	return poll(&p, 1, 0) == 1 ? p.revents : 0;
+	if (poll(&p, 1, 0) < 0)
+		program->error = fail(errno, "look at the state of what an epoll watches");
+	return p.revents;
 }
 
 static void add_target(struct program *p, int epoll, int file, const EventpollTfdEntry *target,
@@ -234,7 +236,7 @@ static void epoll_in_task(struct restore *r, struct restore_task *t, const FileE
 
 	for (size_t i = 0; i < e->n_tfd; i++) {
 		int file = has_fired(e->tfd[i]) ? file_of_target(r, t, e->tfd[i]) : -1;
-		uint32_t ready = file < 0 ? 0 : ready_events(file);
+		uint32_t ready = file < 0 ? 0 : ready_events(p, file);
 
 		if (file < 0)
 			continue;

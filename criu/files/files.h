@@ -152,8 +152,8 @@ int files_make_parents(struct restore *r, const char *path);
 /* Opens those that need the processes; they exist now. */
 int files_open_late(struct restore *r);
 
-/* Removes what only the restore needed: links and files of deleted files. */
-void files_clean_up(struct restore *r);
+/* Removes what only the restore needed: links and files of deleted files. 0 or -errno, reported. */
+int files_clean_up(struct restore *r);
 /* Takes events that the restore itself has caused. */
 void watches_drain(struct restore *r);
 /* The tree runs: temporary links of the dump have no use any more. */

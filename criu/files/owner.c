@@ -45,7 +45,11 @@ FownEntry *fown_read(struct dump *d, const struct fd_probe *p)
 		return e;
 	int sig = fcntl(p->copy, F_GETSIG);
 	e->signum = max(sig, 0);
-	if (fcntl(p->copy, F_GETOWN_EX, &owner) < 0 || !owner.pid)
+	/* What is open by O_PATH has no owner. */
+	if ((sig < 0 || fcntl(p->copy, F_GETOWN_EX, &owner) < 0) && errno != EBADF)
+		dump_block(d, "pid %d fd %d: %s: who gets its signals: %s", p->task->process->pid,
+			   p->fd, p->link, strerror(errno));
+	if (!owner.pid)
 		return e;
 	if (!is_in_tree(d, &owner)) {
 		warn("pid %d fd %d: its signals go to %d, which is not in the tree; nobody will "
@@ -56,10 +60,11 @@ FownEntry *fown_read(struct dump *d, const struct fd_probe *p)
 	}
 	e->pid_type = owner.type;
 	e->pid = owner.pid;
-	if (fcntl(p->copy, F_GETOWNER_UIDS, uids) == 0) {
-		e->uid = uids[0];
-		e->euid = uids[1];
-	}
+	if (fcntl(p->copy, F_GETOWNER_UIDS, uids) < 0 && errno != EINVAL)
+		dump_block(d, "pid %d fd %d: %s: who asked for its signals: %s",
+			   p->task->process->pid, p->fd, p->link, strerror(errno));
+	e->uid = uids[0];
+	e->euid = uids[1];
 	return e;
 }
 

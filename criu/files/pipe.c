@@ -57,9 +57,11 @@ static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e)
 	struct pollfd poll_fd = { .fd = p->copy };
 	struct dump_pipe *pipe = ARENA_PUSH(&d->arena, d->pipes, d->n_pipes);
 	int bytes = 0;
+	int size = fcntl(p->copy, F_GETPIPE_SZ);
 
-	(void)poll(&poll_fd, 1, 0);
-	(void)ioctl(p->copy, FIONREAD, &bytes);
+	if (size < 0 || poll(&poll_fd, 1, 0) < 0 || ioctl(p->copy, FIONREAD, &bytes) < 0)
+		dump_block(d, "pid %d fd %d: %s: look into the pipe: %s", p->task->process->pid,
+			   p->fd, p->link, strerror(errno));
 	*pipe = (struct dump_pipe){ .ino = p->st.st_ino,
 				    .is_fifo = !e,
 				    .entry = e,
@@ -67,7 +69,7 @@ static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e)
 				    .fd = p->fd,
 				    .flags = probe_flags(p),
 				    .is_alone = poll_fd.revents & (POLLHUP | POLLERR),
-				    .size = max(fcntl(p->copy, F_GETPIPE_SZ), 0),
+				    .size = max(size, 0),
 				    .bytes = bytes };
 }
 
@@ -294,9 +296,10 @@ struct restore_pipe {
 
 static int put(int fd, const uint8_t *data, uint32_t len, bool is_packet)
 {
-	int flags = fcntl(fd, F_GETFL) & ~O_DIRECT;
+	int flags = fcntl(fd, F_GETFL);
 
-	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK | (is_packet ? O_DIRECT : 0)) < 0)
+	if (flags < 0 ||
+	    fcntl(fd, F_SETFL, (flags & ~O_DIRECT) | O_NONBLOCK | (is_packet ? O_DIRECT : 0)) < 0)
 		return -errno;
 	if (!len)
 		return 0;

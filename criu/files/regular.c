@@ -353,7 +353,8 @@ int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
 	if (fd < 0)
 		return remap ? fd : fail(errno, "file %s: open again", e->name);
 	int rc = validate(r, fd, e);
-	if (rc == 0 && is_plain && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+	int now = is_plain ? fcntl(fd, F_GETFL) : 0;
+	if (rc == 0 && is_plain && (now < 0 || fcntl(fd, F_SETFL, now & ~O_NONBLOCK) < 0))
 		rc = fail(errno, "file %s: set its flags", e->name);
 	return rc < 0 ? rc : take_fd(&fd);
 }

@@ -199,30 +199,33 @@ static Timeval *make_time(struct arena *a, const struct timespec *t)
 	return v;
 }
 
-static void add_xattr(struct arena *a, GhostFileEntry *e, const char *source, const char *name)
+static int add_xattr(struct arena *a, GhostFileEntry *e, const char *source, const char *name)
 {
 	char value[XATTRS_MAX];
 	ssize_t len = getxattr(source, name, value, sizeof(value));
 
 	if (len < 0)
-		return;
+		return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -errno;
 	GhostXattrEntry *x = MESSAGE(a, GhostXattrEntry, ghost_xattr_entry);
 	x->name = arena_strdup(a, name);
 	x->value.data = arena_memdup(a, value, len);
 	x->value.len = len;
 	*ARENA_PUSH(a, e->xattrs, e->n_xattrs) = x;
+	return 0;
 }
 
-static void add_xattrs(struct arena *a, GhostFileEntry *e, const char *source)
+static int add_xattrs(struct arena *a, GhostFileEntry *e, const char *source)
 {
 	char names[XATTRS_MAX];
 	ssize_t len = listxattr(source, names, sizeof(names));
+	int rc = len < 0 && errno != EOPNOTSUPP ? -errno : 0;
 
-	for (ssize_t pos = 0; pos < len; pos += strlen(names + pos) + 1)
-		add_xattr(a, e, source, names + pos);
+	for (ssize_t pos = 0; pos < len && rc == 0; pos += strlen(names + pos) + 1)
+		rc = add_xattr(a, e, source, names + pos);
+	return rc;
 }
 
-static GhostFileEntry *make_ghost_entry(struct arena *a, const struct dump_remap *m)
+static int make_ghost_entry(struct arena *a, const struct dump_remap *m, GhostFileEntry **ret)
 {
 	GhostFileEntry *e = MESSAGE(a, GhostFileEntry, ghost_file_entry);
 	char target[PATH_MAX];
@@ -248,15 +251,16 @@ static GhostFileEntry *make_ghost_entry(struct arena *a, const struct dump_remap
 		e->has_size = true;
 		e->size = m->st.st_size;
 	}
-	if (S_ISLNK(m->st.st_mode)) {
-		autoclose int fd = open(m->source, O_PATH | O_CLOEXEC);
-		ssize_t len = fd < 0 ? -1 : readlinkat(fd, "", target, sizeof(target) - 1);
-		target[len < 0 ? 0 : len] = '\0';
-		e->symlnk_target = arena_strdup(a, target);
-	} else {
-		add_xattrs(a, e, m->source);
-	}
-	return e;
+	*ret = e;
+	if (!S_ISLNK(m->st.st_mode))
+		return add_xattrs(a, e, m->source);
+	autoclose int fd = open(m->source, O_PATH | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : readlinkat(fd, "", target, sizeof(target) - 1);
+	if (len < 0)
+		return -errno;
+	target[len] = '\0';
+	e->symlnk_target = arena_strdup(a, target);
+	return 0;
 }
 
 static int copy_in(struct image_out *out, int fd, off_t pos, size_t len)
@@ -295,10 +299,12 @@ static int add_chunks(struct image_out *out, int fd, off_t size)
 
 static int save_ghost(struct dump *d, const struct dump_remap *m)
 {
-	GhostFileEntry *e = make_ghost_entry(&d->arena, m);
+	GhostFileEntry *e;
 	struct image_out out;
-	int rc = 0;
+	int rc = make_ghost_entry(&d->arena, m, &e);
 
+	if (rc < 0)
+		return fail(-rc, "%s: read what the deleted file %s is", m->who, m->path);
 	image_begin(&out, &d->images, IMG_GHOST_FILE, m->id);
 	image_add(&out, e);
 	if (S_ISREG(m->st.st_mode) && m->st.st_size) {
@@ -415,13 +421,24 @@ static int dress(struct snapshot_ghost *g, const char *path, bool follow)
 		return -errno;
 	if (!S_ISLNK(e->mode) && chmod(path, e->mode & 07777) < 0)
 		return -errno;
-	for (size_t i = 0; i < e->n_xattrs; i++)
-		if ((follow ? setxattr : lsetxattr)(path, e->xattrs[i]->name,
-						    e->xattrs[i]->value.data,
-						    e->xattrs[i]->value.len, 0) < 0)
-			warn("file %s: set its attribute %s: %s", path, e->xattrs[i]->name,
-			     strerror(errno));
+	for (size_t i = 0; i < e->n_xattrs; i++) {
+		const GhostXattrEntry *x = e->xattrs[i];
+
+		if ((follow ? setxattr : lsetxattr)(path, x->name, x->value.data, x->value.len,
+						    0) == 0)
+			continue;
+		/* Labels and the like are not for everybody, nor for every file system. */
+		if ((errno != EPERM && errno != EOPNOTSUPP) || !strncmp(x->name, "user.", 5))
+			return -errno;
+		warn("file %s: set its attribute %s: %s", path, x->name, strerror(errno));
+	}
 	return utimensat(AT_FDCWD, path, times, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+/* files_clean_up removes it. */
+static void note_name(struct restore *r, const char *path)
+{
+	*ARENA_PUSH(&r->arena, r->made, r->n_made) = arena_strdup(&r->arena, path);
 }
 
 /* Directories on the way that are gone too; files_clean_up removes them again. */
@@ -433,13 +450,73 @@ int files_make_parents(struct restore *r, const char *path)
 	for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		if (mkdir(part, 0755) == 0)
-			*ARENA_PUSH(&r->arena, r->made_dirs, r->n_made_dirs) =
-				arena_strdup(&r->arena, part);
+			note_name(r, part);
 		else if (errno != EEXIST)
 			return fail(errno, "file %s: make the directory %s again", path, part);
 		*slash = '/';
 	}
 	return 0;
+}
+
+static int exchange(const char *a, const char *b)
+{
+	return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
+}
+
+static bool is_same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return lstat(a, &x) == 0 && lstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+static void spare_name(char name[PATH_MAX + 32], const char *path, uint32_t remap_id)
+{
+	snprintf(name, PATH_MAX + 32, "%s.cr.%x.tmp", path, remap_id);
+}
+
+/*
+ * A restore that was killed in the middle of open_file has left names of our file: the old one, or
+ * the spare one; or, after the exchange, the spare name is that of the other file. The old name of
+ * a link stays: somebody may have given it back to the file.
+ */
+static void undo_killed_open(const char *source, const char *path, uint32_t remap_id)
+{
+	char spare[PATH_MAX + 32];
+	struct stat st;
+
+	spare_name(spare, path, remap_id);
+	if (is_same_file(spare, source))
+		(void)unlink(spare);
+	else if (is_same_file(path, source) && lstat(spare, &st) == 0)
+		(void)rename(spare, path);
+}
+
+/* The same for a directory, which goes to its place itself: its name may be another one's now. */
+static void undo_killed_move(const char *ghost, const char *path)
+{
+	if (rmdir(ghost) == 0 || errno == ENOENT)
+		return;
+	if (rename(ghost, path) < 0 && exchange(ghost, path) == 0)
+		(void)rmdir(ghost);
+}
+
+static void remove_killed_ghost(struct snapshot_ghost *g, const char *name, const char *path)
+{
+	struct stat st;
+
+	if (lstat(name, &st) < 0)
+		return;
+	warn("file %s: a restore that was killed has left it; it is made anew", name);
+	if (S_ISDIR(g->entry->mode)) {
+		undo_killed_move(name, path);
+		return;
+	}
+	undo_killed_open(name, path, g->id);
+	if (is_same_file(path, name))
+		(void)unlink(path);
+	(void)unlink(name);
 }
 
 static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *path)
@@ -450,6 +527,7 @@ static int make_ghost(struct restore *r, struct snapshot_ghost *g, const char *p
 	if (rc < 0)
 		return rc;
 	snprintf(name, sizeof(name), "%s.cr.%x.ghost", path, g->id);
+	remove_killed_ghost(g, name, path);
 	if (access(name, F_OK) < 0) /* what is made, in part even, is removed at the end */
 		g->path = arena_strdup(&r->arena, name);
 	rc = make_node(g, name);
@@ -473,17 +551,15 @@ static struct snapshot_ghost *ghost_of(struct restore *r, uint32_t id)
 	return NULL;
 }
 
-static int exchange(const char *a, const char *b)
-{
-	return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
-}
-
 /* A directory has no second name: the ghost itself goes to the old place, and is then no more. */
 static int move_dir(const char *ghost, const char *path)
 {
 	if (mkdir(path, 0700) < 0)
 		return -errno;
-	return rename(ghost, path) < 0 ? -errno : 0;
+	int rc = rename(ghost, path) < 0 ? -errno : 0;
+	if (rc < 0)
+		(void)rmdir(path);
+	return rc;
 }
 
 /* Opens under a name that another file has; spare is a name of our file. Eats the spare name. */
@@ -492,9 +568,10 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	int rc = exchange(spare, path);
 
 	if (rc < 0) { /* not every file system can: the name in /proc is another one then */
-		autoclose int fd = open(spare, flags);
+		autoclose int fd = rc == -EINVAL || rc == -ENOSYS ? open(spare, flags) : -1;
 
-		rc = fd < 0 ? -errno : 0;
+		if (rc == -EINVAL || rc == -ENOSYS)
+			rc = fd < 0 ? -errno : 0;
 		(void)(is_dir ? rmdir(spare) : unlink(spare));
 		return rc < 0 ? rc : take_fd(&fd);
 	}
@@ -507,7 +584,8 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
-static int open_dir(struct snapshot_ghost *g, const char *path, int flags, off_t pos)
+static int open_dir(struct restore *r, struct snapshot_ghost *g, const char *path, int flags,
+		    off_t pos)
 {
 	int rc = move_dir(g->path, path);
 
@@ -520,23 +598,31 @@ static int open_dir(struct snapshot_ghost *g, const char *path, int flags, off_t
 	/* Some file systems let nobody seek in a directory that is removed. */
 	if (fd >= 0 && !(flags & O_PATH))
 		(void)lseek(fd, pos, SEEK_SET);
-	(void)rmdir(path);
+	if (rmdir(path) < 0) {
+		note_name(r, path);
+		return -errno;
+	}
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
-static int open_file(const char *source, const char *path, uint32_t id, int flags)
+static int open_file(struct restore *r, const char *source, const char *path, uint32_t remap_id,
+		     int flags)
 {
+	undo_killed_open(source, path, remap_id);
 	if (link(source, path) == 0) {
 		autoclose int fd = open(path, flags);
 		int rc = fd < 0 ? -errno : 0;
 
-		(void)unlink(path);
+		if (unlink(path) < 0) {
+			rc = -errno;
+			note_name(r, path);
+		}
 		return rc < 0 ? rc : take_fd(&fd);
 	}
 	if (errno != EEXIST)
 		return -errno;
 	char spare[PATH_MAX + 32];
-	snprintf(spare, sizeof(spare), "%s.cr.%x.tmp", path, id);
+	spare_name(spare, path, remap_id);
 	if (link(source, spare) < 0)
 		return -errno;
 	return open_in_place_of(spare, path, flags, false);
@@ -603,7 +689,8 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 
 		rc = files_make_parents(r, e->name);
 		if (rc == 0)
-			rc = open_file(r->snapshot.files[i]->reg->name, e->name, e->id, flags);
+			rc = open_file(r, r->snapshot.files[i]->reg->name, e->name, remap->remap_id,
+				       flags);
 		return rc < 0 ? fail(-rc, "file %s: open it through %s", e->name,
 				     r->snapshot.files[i]->reg->name)
 			      : rc;
@@ -624,29 +711,35 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	}
 	rc = files_make_parents(r, e->name);
 	if (rc == 0)
-		rc = is_dir ? open_dir(g, e->name, flags, e->pos)
-			    : open_file(g->path, e->name, e->id, flags);
-	if (is_dir)
+		rc = is_dir ? open_dir(r, g, e->name, flags, e->pos)
+			    : open_file(r, g->path, e->name, g->id, flags);
+	if (is_dir && (rc >= 0 || access(g->path, F_OK) < 0))
 		g->path = NULL;
 	if (is_dir && rc >= 0)
 		g->kept_fd = files_own_number(r, fcntl(rc, F_DUPFD_CLOEXEC, 0)) + 1;
 	return rc < 0 ? fail(-rc, "file %s: open the deleted file again", e->name) : rc;
 }
 
-void files_clean_up(struct restore *r)
+int files_clean_up(struct restore *r)
 {
+	int rc = 0;
+
 	for (size_t i = 0; i < r->snapshot.n_ghosts; i++) {
 		struct snapshot_ghost *g = &r->snapshot.ghosts[i];
 
-		if (g->path && remove(g->path) < 0)
-			warn("file %s: remove it again: %s", g->path, strerror(errno));
-		g->path = NULL;
+		if (g->path && remove(g->path) < 0 && errno != ENOENT)
+			rc = fail(errno, "file %s: remove it again", g->path);
+		else
+			g->path = NULL;
 		if (g->kept_fd > 0)
 			(void)close(g->kept_fd - 1);
 		g->kept_fd = 0;
 	}
-	while (r->n_made_dirs)
-		(void)rmdir(r->made_dirs[--r->n_made_dirs]);
+	/* Somebody else may use the directories by now. */
+	for (; r->n_made && rc == 0; r->n_made -= rc == 0)
+		if (remove(r->made[r->n_made - 1]) < 0 && errno != ENOENT && errno != ENOTEMPTY)
+			rc = fail(errno, "file %s: remove it again", r->made[r->n_made - 1]);
+	return rc;
 }
 
 void files_forget_links(struct restore *r)

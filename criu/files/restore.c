@@ -253,7 +253,9 @@ int files_open_late(struct restore *r)
 		if (!r->file_is_late[i])
 			continue;
 		autoclose int fd = file_class_of(e->type)->open(r, e);
-		rc = fd < 0 ? fd : dup3(fd, r->file_fds[i], O_CLOEXEC);
+		rc = fd < 0 ? fd : 0;
+		if (fd >= 0 && dup3(fd, r->file_fds[i], O_CLOEXEC) < 0)
+			rc = fail(errno, "file %#x: move its descriptor", e->id);
 	}
 	return rc < 0 ? rc : sockets_finish(r);
 }

@@ -52,6 +52,24 @@ void image_dir_init(struct image_dir *d, int fd)
 	*d = (struct image_dir){ .fd = fd };
 }
 
+int image_dir_check(const struct image_dir *d, const char *path)
+{
+	struct stat st, now;
+
+	if (fstat(d->fd, &st) < 0 || stat(path, &now) < 0)
+		return fail(errno, "images directory %s", path);
+	if (st.st_nlink == 0 || st.st_dev != now.st_dev || st.st_ino != now.st_ino)
+		return refuse(ENOENT,
+			      "images directory %s: it is not the one any more that the images "
+			      "were written to",
+			      path);
+	for (size_t i = 0; i < d->n_written; i++)
+		if (fstatat(d->fd, d->written[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return fail(errno, "image %s: look whether it is still there",
+				    d->written[i]);
+	return 0;
+}
+
 void image_dir_discard(struct image_dir *d)
 {
 	for (size_t i = 0; i < d->n_written; i++)

@@ -49,6 +49,9 @@ void image_dir_init(struct image_dir *d, int fd); /* fd stays the caller's */
 void image_dir_discard(struct image_dir *d);	  /* removes what was written */
 void image_dir_done(struct image_dir *d);
 
+/* Whether all that was written can be found under the path. 0 or -errno, reported. */
+int image_dir_check(const struct image_dir *d, const char *path);
+
 /* An image being written. Nothing is on disk before image_commit. */
 struct image_out {
 	struct image_dir *dir;

@@ -109,8 +109,9 @@ struct restore {
 	struct restore_tty *ttys; /* pairs, while criu holds them */
 	int *shared_fds;	  /* by index of snapshot.shared, until memory is mapped */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */
-	const char **made_dirs; /* for deleted files */
-	size_t n_made_dirs;
+	const char *
+		*made; /* names for deleted files, and directories for these, as they were made */
+	size_t n_made;
 	bool has_pidfile;
 	struct restore_stats stats;
 	uint64_t start_us;

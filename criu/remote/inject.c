@@ -267,46 +267,67 @@ static int write_frames(struct inject *in)
 	return 0;
 }
 
+static int to_next_call_stop(struct thread *t)
+{
+	if (ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue to a system call", t->tid);
+	t->is_running = true;
+	return 0;
+}
+
 /*
  * Waits for the next system call stop of the thread. Other stops are passed over: signals are
  * blocked, so it is a SIGSTOP, kept for later, or news about a group stop.
  */
-static int wait_call_stop(struct engine *e, pid_t tid, bool *stop_again)
+static int wait_call_stop(struct engine *e, struct thread *t)
 {
 	for (;;) {
 		int status;
-		int rc = engine_wait(e, tid, &status);
+		int rc = engine_wait(e, t->tid, &status);
 
 		if (rc < 0)
 			return rc;
+		t->is_running = false;
 		if (!WIFSTOPPED(status))
-			return tracee_died(tid, status, "criu made a call in it");
-		if (status >> 16 == 0 && WSTOPSIG(status) == SYSCALL_STOP)
+			return tracee_died(t->tid, status, "criu made a call in it");
+		if (status >> 16 == 0 && WSTOPSIG(status) == SYSCALL_STOP) {
+			t->is_in_call = !t->is_in_call;
 			return 0;
-		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && stop_again)
-			*stop_again = true;
-		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: continue to a system call", tid);
+		}
+		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && t->process)
+			t->process->stop_again = true;
+		rc = to_next_call_stop(t);
+		if (rc < 0)
+			return rc;
 	}
 }
 
+/* After an error between the two stops of a call. */
+static int finish_call(struct engine *e, struct thread *t)
+{
+	int rc = t->is_in_call ? to_next_call_stop(t) : 0;
+
+	return rc < 0 || !t->is_in_call ? rc : wait_call_stop(e, t);
+}
+
 /* Runs the call that the registers of the stopped thread are set up for. */
-static int run_call(struct engine *e, pid_t tid, bool *stop_again, int64_t *ret_result)
+static int run_call(struct engine *e, struct thread *t, int64_t *ret_result)
 {
 	struct regs regs;
 
 	for (int stop = 0; stop < 2; stop++) {
-		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: continue to a system call", tid);
+		int rc = to_next_call_stop(t);
+		if (rc < 0)
+			return rc;
 		engine_point(e, "in a call");
-		int rc = wait_call_stop(e, tid, stop_again);
+		rc = wait_call_stop(e, t);
 		if (rc < 0)
 			return rc;
 		engine_point(e, "at a call stop");
 	}
-	int rc = regs_get(tid, &regs);
+	int rc = regs_get(t->tid, &regs);
 	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", tid);
+		return fail(-rc, "pid %d: read registers", t->tid);
 	*ret_result = regs_result(&regs);
 	return 0;
 }
@@ -329,9 +350,10 @@ int tracee_call(struct engine *e, pid_t tid, const struct regs *base, uint64_t i
 		struct thread_call *call)
 {
 	struct regs r = regs_for_call(base, insn, sp, call->nr, call->arg);
+	struct thread blank = { .tid = tid };
 	int rc = set_regs(tid, &r);
 
-	return rc < 0 ? rc : run_call(e, tid, NULL, &call->ret);
+	return rc < 0 ? rc : run_call(e, &blank, &call->ret);
 }
 
 /* The task's own limits hold for the region, too. */
@@ -357,14 +379,17 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 	uint64_t sp = frame ? sp_into(in, frame) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
 	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
 
+	int rc = finish_call(in->engine, t);
+	if (rc < 0)
+		return rc;
 	t->regs_changed = true;
-	int rc = set_regs(t->tid, &r);
+	rc = set_regs(t->tid, &r);
 	engine_point(in->engine, "registers set");
 	if (rc == 0)
 		rc = set_mask(t->tid, ALL_SIGNALS);
 	engine_point(in->engine, "mask set");
 	if (rc == 0)
-		rc = run_call(in->engine, t->tid, &in->process->stop_again, &call->ret);
+		rc = run_call(in->engine, t, &call->ret);
 	if (rc < 0)
 		return rc;
 	if (call->ret < 0 && call->ret > -4096)
@@ -455,11 +480,12 @@ static int map_region(struct inject *in)
 		.arg = { in->site.region + PAGE, INJECT_REGION_SIZE - PAGE,
 			 PROT_READ | PROT_WRITE },
 	};
+	/* Whatever goes wrong on the way: to unmap a hole does no harm. */
+	in->is_mapped = true;
 	int rc = leader_call(in, in->way_out, "map the shared region", &map);
 
 	if (rc < 0)
 		return rc;
-	in->is_mapped = true;
 	if ((uint64_t)map.ret != in->site.region)
 		return refuse(EEXIST, "pid %d: the shared region was mapped elsewhere",
 			      in->process->pid);
@@ -512,7 +538,7 @@ static int start_stub(struct inject *in)
 	engine_point(in->engine, "before the stub");
 	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
 		return fail(errno, "pid %d: start the stub", t->tid);
-	in->in_stub = true;
+	t->is_running = true;
 	return worker_wait(&in->worker);
 }
 
@@ -534,24 +560,33 @@ int inject_enter(struct inject *in)
 }
 
 /* Waits for the stop that PTRACE_INTERRUPT asked for; see wait_interrupted in tree.c. */
-static int await_interrupt(struct inject *in, pid_t tid)
+static int await_interrupt(struct inject *in, struct thread *t)
 {
 	for (;;) {
 		int status;
-		int rc = engine_wait(in->engine, tid, &status);
+		int rc = engine_wait(in->engine, t->tid, &status);
 
 		if (rc < 0)
 			return rc;
+		t->is_running = t->is_in_call = false;
 		if (!WIFSTOPPED(status))
-			return tracee_died(tid, status, "criu left it");
+			return tracee_died(t->tid, status, "criu left it");
 		if (status >> 16 == PTRACE_EVENT_STOP)
 			return 0;
 		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
 			in->process->stop_again = true;
-		if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0 ||
-		    ptrace(PTRACE_CONT, tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: interrupt again", tid);
+		if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0 ||
+		    ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+			return fail(errno, "pid %d: interrupt again", t->tid);
+		t->is_running = true;
 	}
+}
+
+static int interrupt_thread(struct inject *in, struct thread *t)
+{
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: interrupt", t->tid);
+	return await_interrupt(in, t);
 }
 
 static void put_back(struct inject *in, uint64_t start, uint64_t end)
@@ -590,18 +625,15 @@ static void put_stack_back(struct inject *in)
 	in->saved = NULL;
 }
 
-int inject_leave(struct inject *in)
+static int leave(struct inject *in)
 {
 	struct thread *t = &in->process->threads[0];
 	int rc = 0;
 
-	if (in->in_stub) {
-		if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
-			return fail(errno, "pid %d: interrupt", t->tid);
-		rc = await_interrupt(in, t->tid);
+	if (t->is_running) {
+		rc = interrupt_thread(in, t);
 		if (rc < 0)
 			return rc;
-		in->in_stub = false;
 		engine_point(in->engine, "stopped in the stub");
 	}
 	if (in->is_mapped) {
@@ -629,9 +661,24 @@ int inject_leave(struct inject *in)
 	return 0;
 }
 
+int inject_leave(struct inject *in)
+{
+	int rc = leave(in);
+
+	/* A task that cannot be left hangs. What was refused for want of memory may work now. */
+	if (rc < 0)
+		rc = leave(in);
+	/* Else it stands where a way back begins, and that takes the death of criu. */
+	if (rc < 0 && in->is_protected)
+		in->process->threads[0].regs_changed = false;
+	in->is_lost = rc < 0;
+	return rc;
+}
+
 void inject_done(struct inject *in)
 {
-	if (in->region.local)
+	/* The kernel follows the robust list through it, if it still is on that. */
+	if (in->region.local && !in->is_lost)
 		(void)munmap(in->region.local, in->region.size);
 	free(in->saved); /* of a task that was killed */
 	*in = (struct inject){ 0 };
@@ -794,8 +841,8 @@ static int start_thread_call(struct chain *c, const struct thread_call *call)
 	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
 	int rc = set_up_thread(in, t, &r);
 
-	if (rc == 0 && ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
-		rc = fail(errno, "pid %d: continue to a system call", t->tid);
+	if (rc == 0)
+		rc = to_next_call_stop(t);
 	engine_point(in->engine, "thread in a call");
 	return rc;
 }
@@ -804,23 +851,22 @@ static int start_thread_call(struct chain *c, const struct thread_call *call)
 static int end_thread_call(struct inject *in, struct thread *t, struct thread_call *call)
 {
 	struct regs regs;
-	int rc = wait_call_stop(in->engine, t->tid, &in->process->stop_again);
+	int rc = wait_call_stop(in->engine, t);
 
-	if (rc == 0)
-		rc = regs_get(t->tid, &regs);
 	if (rc < 0)
 		return rc;
+	rc = regs_get(t->tid, &regs);
+	if (rc < 0)
+		return fail(-rc, "pid %d: read registers", t->tid);
 	call->ret = regs_result(&regs);
 	return 0;
 }
 
 static int go_on_to_exit(struct inject *in, struct thread *t)
 {
-	int rc = wait_call_stop(in->engine, t->tid, &in->process->stop_again);
+	int rc = wait_call_stop(in->engine, t);
 
-	if (rc == 0 && ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
-		rc = fail(errno, "pid %d: continue to a system call", t->tid);
-	return rc;
+	return rc < 0 ? rc : to_next_call_stop(t);
 }
 
 /* One call in all that go step by step; each step for all, so that they run side by side. */
@@ -840,13 +886,21 @@ static int call_in_step(struct chain *c, struct thread_calls *b, size_t n, size_
 	return rc;
 }
 
+static int let_go_on(struct thread *t)
+{
+	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+		return fail(errno, "pid %d: continue", t->tid);
+	t->is_running = true;
+	return 0;
+}
+
 static int start_chain(struct chain *c, const struct thread_call *calls)
 {
 	struct regs r = regs_of_call(c, 0, &calls[0], c->first);
 	int rc = set_up_thread(c->in, c->thread, &r);
 
-	if (rc == 0 && ptrace(PTRACE_CONT, c->thread->tid, NULL, NULL) < 0)
-		rc = fail(errno, "pid %d: continue", c->thread->tid);
+	if (rc == 0)
+		rc = let_go_on(c->thread);
 	engine_point(c->in->engine, "thread in its chain");
 	return rc;
 }
@@ -876,7 +930,7 @@ static int run_chains(struct chain *c, struct thread_calls *b, size_t n_threads,
 		if (!c[k].is_stepped && ptrace(PTRACE_INTERRUPT, c[k].thread->tid, NULL, NULL) < 0)
 			rc = fail(errno, "pid %d: interrupt", c[k].thread->tid);
 	for (size_t k = 0; k < n_threads && rc == 0; k++)
-		rc = c[k].is_stepped ? 0 : await_interrupt(c->in, c[k].thread->tid);
+		rc = c[k].is_stepped ? 0 : await_interrupt(c->in, c[k].thread);
 	for (size_t k = 0; k < n_threads && rc == 0; k++)
 		rc = c[k].is_stepped ? 0 : take_results(&c[k], b[k].calls, n);
 	return rc;
@@ -896,6 +950,23 @@ static int put_thread_back(struct chain *c)
 		rc = set_regs(t->tid, &t->resume);
 	t->regs_changed = rc < 0;
 	return rc;
+}
+
+/*
+ * After an error each is somewhere on its way. None may wait on a bell that nobody watches, nor
+ * go on without its extended state.
+ */
+static void call_back(struct chain *c, size_t n)
+{
+	for (size_t k = 0; k < n; k++) {
+		struct thread *t = c[k].thread;
+
+		if ((t->is_running ? interrupt_thread(c->in, t) : finish_call(c->in->engine, t)) <
+		    0)
+			warn("pid %d: it could not be stopped again", t->tid);
+		if (t->regs_changed && put_thread_back(&c[k]) < 0)
+			warn("pid %d: it could not be left as it was", t->tid);
+	}
 }
 
 static int make_calls(struct chain *c, struct thread_calls *batch, size_t n_threads, size_t n)
@@ -925,6 +996,8 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 	}
 	if (rc == 0)
 		rc = make_calls(chains, batch, n_threads, n);
+	if (rc < 0)
+		call_back(chains, made);
 	while (made > 0)
 		slot_unwatch(chains[--made].worker.slot, in->engine);
 	in->region.used = mark;
@@ -935,18 +1008,12 @@ int inject_thread_calls(struct inject *in, struct thread_calls *batch, size_t n_
 
 int inject_pause(struct inject *in)
 {
-	pid_t tid = in->process->pid;
-
-	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: interrupt", tid);
-	return await_interrupt(in, tid);
+	return interrupt_thread(in, &in->process->threads[0]);
 }
 
 int inject_go_on(struct inject *in)
 {
-	if (ptrace(PTRACE_CONT, in->process->pid, NULL, NULL) < 0)
-		return fail(errno, "pid %d: continue", in->process->pid);
-	return 0;
+	return let_go_on(&in->process->threads[0]);
 }
 
 const uint8_t *inject_saved_page(const struct inject *in, uint64_t addr)

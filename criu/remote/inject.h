@@ -34,8 +34,8 @@ struct inject {
 	struct region region;
 	struct worker worker;
 	uint32_t dead_places; /* bit N: stack memory for the frames of thread N */
-	bool is_mapped;	      /* the region is in the task */
-	bool in_stub;	      /* the leader runs in the stub */
+	bool is_mapped;	      /* the region is in the task, or may be */
+	bool is_lost;	      /* it could not be left */
 	bool has_shadow_stack;
 	bool is_protected;		 /* it finds back without criu */
 	uint64_t way_out;		 /* frame that unmaps the region and returns */

@@ -191,12 +191,12 @@ uint64_t program_raddr(const struct program *p, const void *local)
 	return region_raddr(p->worker->region, local);
 }
 
-static void ring(struct slot *s)
+static int ring(struct slot *s)
 {
 	/* bell &= ~(1 << 31); wake one sleeper of bell; the comparison is for a second word */
 	unsigned op = FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT | 0u), 31, FUTEX_OP_CMP_EQ, 0);
 
-	(void)syscall(SYS_futex, &s->bell, FUTEX_WAKE_OP, 1, 0, &s->bell, op);
+	return syscall(SYS_futex, &s->bell, FUTEX_WAKE_OP, 1, 0, &s->bell, op) < 0 ? -errno : 0;
 }
 
 int program_start(struct program *p)
@@ -212,7 +212,9 @@ int program_start(struct program *p)
 	s->count = p->n;
 	__atomic_store_n(&s->done, DONE_BUSY, __ATOMIC_RELEASE);
 	engine_point(p->worker->engine, "before the bell");
-	ring(s);
+	int rc = ring(s);
+	if (rc < 0)
+		return fail(-rc, "pid %d: ring its bell", p->worker->tid);
 	engine_point(p->worker->engine, "after the bell");
 	return 0;
 }

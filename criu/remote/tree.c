@@ -579,6 +579,19 @@ static void reap(struct process *p)
 	}
 }
 
+/* A security module may forbid to signal what may be traced: such a one dies with its tracer. */
+static void kill_process(struct process *p)
+{
+	if (kill(p->pid, SIGKILL) == 0 || errno == ESRCH ||
+	    syscall(SYS_tgkill, p->pid, p->pid, SIGKILL) == 0)
+		return;
+	warn("pid %d: kill it: %s; it will end with criu", p->pid, strerror(errno));
+	for (size_t i = 0; i < p->n_threads; i++) {
+		(void)ptrace(PTRACE_SETOPTIONS, p->threads[i].tid, NULL, PTRACE_O_EXITKILL);
+		p->threads[i].stopped = false;
+	}
+}
+
 /*
  * All die at once: children first, so that no parent sees one still stopped. Before them those that
  * are stopped: a process group that loses its last parent outside, and has stopped members, gets a
@@ -590,7 +603,7 @@ static void kill_all(const struct tree *tree)
 		for (size_t i = tree->n; i-- > 0;)
 			if (tree->processes[i]->n_threads &&
 			    (tree->processes[i]->stop_signal != 0) == stopped)
-				(void)kill(tree->processes[i]->pid, SIGKILL);
+				kill_process(tree->processes[i]);
 }
 
 void tree_end(struct tree *tree, enum tree_end end)

@@ -32,6 +32,8 @@ struct thread {
 	struct process *process;
 	bool stopped;	    /* ours to resume */
 	bool regs_changed;  /* it has to get its registers back */
+	bool is_running;    /* we let it go on, and have not seen it stop again */
+	bool is_in_call;    /* it is stopped on its way into a call */
 	struct regs regs;   /* as it was stopped */
 	struct regs resume; /* as it will go on */
 	struct xstate xstate;

@@ -33,6 +33,15 @@ static const struct number {
 	NUMBER(SO_PASSPIDFD, so_passpidfd), NUMBER(SO_TIMESTAMP, so_timestamp),
 };
 
+/* Not every kernel, nor every kind of socket, has all options. */
+static int get(int fd, int option, void *value, socklen_t len)
+{
+	if (getsockopt(fd, SOL_SOCKET, option, value, &len) == 0 || errno == ENOPROTOOPT ||
+	    errno == EOPNOTSUPP)
+		return 0;
+	return -errno;
+}
+
 static int get_number(int fd, int option, int fallback)
 {
 	int value = 0;
@@ -65,39 +74,38 @@ static bool has(const SkOptsEntry *e, const struct number *n)
 	return has;
 }
 
-static struct timeval get_time(int fd, int option)
-{
-	struct timeval t = { 0 };
-	socklen_t len = sizeof(t);
-
-	(void)getsockopt(fd, SOL_SOCKET, option, &t, &len);
-	return t;
-}
-
-SkOptsEntry *socket_options_read(struct arena *a, int fd)
+int socket_options_read(struct arena *a, int fd, SkOptsEntry **ret)
 {
 	SkOptsEntry *e = MESSAGE(a, SkOptsEntry, sk_opts_entry);
-	struct timeval send = get_time(fd, SO_SNDTIMEO), receive = get_time(fd, SO_RCVTIMEO);
+	struct timeval send = { 0 }, receive = { 0 };
 	struct linger linger = { 0 };
-	socklen_t len = sizeof(linger);
+	int rc = get(fd, SO_SNDTIMEO, &send, sizeof(send));
 
-	e->so_sndbuf = get_number(fd, SO_SNDBUF, 0);
-	e->so_rcvbuf = get_number(fd, SO_RCVBUF, 0);
+	if (rc == 0)
+		rc = get(fd, SO_RCVTIMEO, &receive, sizeof(receive));
+	if (rc == 0)
+		rc = get(fd, SO_LINGER, &linger, sizeof(linger));
+	if (rc == 0)
+		rc = get(fd, SO_SNDBUF, &e->so_sndbuf, sizeof(e->so_sndbuf));
+	if (rc == 0)
+		rc = get(fd, SO_RCVBUF, &e->so_rcvbuf, sizeof(e->so_rcvbuf));
 	e->so_snd_tmo_sec = send.tv_sec;
 	e->so_snd_tmo_usec = send.tv_usec;
 	e->so_rcv_tmo_sec = receive.tv_sec;
 	e->so_rcv_tmo_usec = receive.tv_usec;
-	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-		int value = get_number(fd, numbers[i].option, -1);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers) && rc == 0; i++) {
+		int value = 0;
 
+		rc = get(fd, numbers[i].option, &value, sizeof(value));
 		if (value > 0)
 			put(e, &numbers[i], value);
 	}
-	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff) {
+	if (linger.l_onoff) {
 		e->has_so_linger = true;
 		e->so_linger = linger.l_linger;
 	}
-	return e;
+	*ret = e;
+	return rc;
 }
 
 static int set(int fd, int option, const void *value, socklen_t len)

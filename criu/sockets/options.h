@@ -6,8 +6,8 @@
 #include "image/messages.h"
 #include "base/arena.h"
 
-/* Reads the options of a socket. */
-SkOptsEntry *socket_options_read(struct arena *a, int fd);
+/* Reads the options of a socket. 0 or -errno. */
+int socket_options_read(struct arena *a, int fd, SkOptsEntry **ret);
 /* Sets those that differ. 0 or -errno. */
 int socket_options_set(int fd, const SkOptsEntry *e);
 

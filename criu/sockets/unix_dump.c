@@ -112,6 +112,9 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	char link[64], path[4096];
 	struct stat st, now;
 
+	if (file < 0 && errno != EPERM && errno != ENOENT)
+		dump_block(d, "pid %d fd %d: %s: open the file it is bound to: %s",
+			   p->task->process->pid, p->fd, p->link, strerror(errno));
 	if (file < 0 && errno == EPERM && e->name.data[0] != '/')
 		dump_block(d,
 			   "pid %d fd %d: socket %u is bound to a relative name; only with "
@@ -121,11 +124,18 @@ static void put_file(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 	if (file < 0 && e->name.data[0] == '/') {
 		snprintf(path, sizeof(path), "%.*s", (int)e->name.len, (char *)e->name.data);
 		e->has_deleted = e->deleted = lstat(path, &now) < 0;
+		if (!e->deleted && S_ISSOCK(now.st_mode))
+			put_perms(&d->arena, e, &now);
 	}
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
-	if (file < 0 || fstat(file, &st) < 0 ||
-	    read_link_at(AT_FDCWD, link, path, sizeof(path)) < 0)
+	if (file < 0)
 		return;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
+	int rc = fstat(file, &st) < 0 ? -errno : read_link_at(AT_FDCWD, link, path, sizeof(path));
+	if (rc < 0) {
+		dump_block(d, "pid %d fd %d: %s: look at the file it is bound to: %s",
+			   p->task->process->pid, p->fd, p->link, strerror(-rc));
+		return;
+	}
 	put_perms(&d->arena, e, &st);
 	text_cut_deleted(path);
 	if (st.st_nlink == 0 || lstat(path, &now) < 0 || now.st_ino != st.st_ino ||
@@ -172,12 +182,15 @@ static UnixSkEntry *make_entry(struct dump *d, const struct unix_info *u, uint32
 }
 
 /* Who made the pair, connected or, of a listener, listened. */
-static void put_credentials(UnixSkEntry *e, int fd)
+static void put_credentials(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 {
-	struct ucred cred;
+	struct ucred cred = { 0 };
 	socklen_t len = sizeof(cred);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.pid <= 0)
+	if (getsockopt(p->copy, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		dump_block(d, "pid %d fd %d: %s: who its peer is: %s", p->task->process->pid, p->fd,
+			   p->link, strerror(errno));
+	if (cred.pid <= 0)
 		return;
 	e->has_peer_pid = e->has_peer_uid = e->has_peer_gid = true;
 	e->peer_pid = cred.pid;
@@ -234,14 +247,19 @@ static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	e->usk = make_entry(d, u->info, e->id);
 	e->usk->flags = probe_flags(p);
 	e->usk->fown = fown_read(d, p);
-	e->usk->opts = socket_options_read(&d->arena, p->copy);
-	if (getsockopt(p->copy, SOL_SOCKET, SO_PEEK_OFF, &peek_off, &len) == 0 && peek_off >= 0) {
+	int rc = socket_options_read(&d->arena, p->copy, &e->usk->opts);
+	if (rc == 0 && getsockopt(p->copy, SOL_SOCKET, SO_PEEK_OFF, &peek_off, &len) < 0)
+		rc = -errno;
+	if (rc < 0)
+		return fail(-rc, "pid %d fd %d: %s: read its options", p->task->process->pid, p->fd,
+			    p->link);
+	if (peek_off >= 0) {
 		e->usk->has_peek_off = true;
 		e->usk->peek_off = peek_off;
 	}
 	if (u->info->name_len && u->info->name[0])
 		put_file(d, p, e->usk);
-	put_credentials(e->usk, p->copy);
+	put_credentials(d, p, e->usk);
 	put_peer_name(d, e->usk, p->copy);
 	check_rest(d, p);
 	u->entry = e->usk;
@@ -395,7 +413,8 @@ static int look_into(struct dump *d, struct dump_sockets *s, const struct dump_u
 	if (fd < 0)
 		return fail(-fd, "pid %d fd %d: get a copy of the socket", u->pid, u->fd);
 	p.fd = fd;
-	(void)poll(&p, 1, 0);
+	if (poll(&p, 1, 0) < 0)
+		return fail(errno, "pid %d fd %d: look at the state of the socket", u->pid, u->fd);
 	bool has_error = p.revents & POLLERR;
 	if (has_error && unix_is_stream(u->entry->type) && !u->entry->peer)
 		u->entry->has_was_reset = u->entry->was_reset = true;

@@ -894,7 +894,10 @@ int unix_open(struct restore *r, const FileEntry *e)
 		return refuse(EINVAL, "image files.img: two unix sockets have the inode %u",
 			      e->usk->ino);
 	/* What is opened late is moved by the caller, while queues have to be filled yet. */
-	return u->is_late ? fcntl(u->fd, F_DUPFD_CLOEXEC, 0) : u->fd;
+	if (!u->is_late)
+		return u->fd;
+	int fd = fcntl(u->fd, F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? fail(errno, "unix socket %u: duplicate it", e->usk->ino) : fd;
 }
 
 bool unix_is_late(const struct restore *r, const FileEntry *e)

@@ -104,9 +104,14 @@ static const struct {
 	{ KCMP_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
 };
 
-static bool share(pid_t a, pid_t b, int type)
+static bool share(struct dump *d, pid_t a, pid_t b, int type)
 {
-	return syscall(SYS_kcmp, a, b, type, 0, 0) == 0;
+	long order = syscall(SYS_kcmp, a, b, type, 0, 0);
+
+	/* Into others than the tree we may have no right to look. */
+	if (order < 0 && tree_find(&d->tree, b))
+		dump_block(d, "pid %d: what it shares with pid %d: %s", a, b, strerror(errno));
+	return order == 0;
 }
 
 /* An order of processes by the address of their descriptor table. */
@@ -144,10 +149,10 @@ static void check_sharing(struct dump *d, struct dump_task *t)
 {
 	const struct process *p = t->process;
 	pid_t parent = p->parent ? p->parent->pid : p->stat.ppid;
-	bool shares_table = p->parent && share(p->pid, parent, KCMP_FILES);
+	bool shares_table = p->parent && share(d, p->pid, parent, KCMP_FILES);
 
 	for (size_t i = shares_table; i < ARRAY_SIZE(shareable); i++)
-		if (parent && share(p->pid, parent, shareable[i].type))
+		if (parent && share(d, p->pid, parent, shareable[i].type))
 			dump_block(d,
 				   "pid %d: it shares %s with its parent %d; this cannot be dumped",
 				   p->pid, shareable[i].what, parent);

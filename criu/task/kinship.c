@@ -182,9 +182,11 @@ static int fork_first(struct restore *r, struct restore_task *t)
 	sigset_t all, before;
 
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
+	if (sigprocmask(SIG_SETMASK, &all, &before) < 0)
+		return fail(errno, "block signals");
 	int rc = blank_create_first(r, t, is_root && r->opts->sibling);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (sigprocmask(SIG_SETMASK, &before, NULL) < 0 && rc == 0)
+		rc = fail(errno, "unblock signals");
 	return rc;
 }
 

@@ -3,6 +3,7 @@
  * Pending signals. Images: signal_queue_entry of core-TID. They stay where they are, only copies
  * are taken: PTRACE_PEEKSIGINFO.
  */
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -34,6 +35,8 @@ static SignalQueueEntry *read_queue(struct dump *d, const struct dump_task *t, p
 		};
 		long n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, si);
 
+		if (n < 0)
+			dump_block(d, "pid %d: read its pending signals: %s", tid, strerror(errno));
 		if (n <= 0)
 			return q;
 		off += n;

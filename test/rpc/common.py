@@ -201,11 +201,12 @@ COUNT = '$| = 1; while (1) { print ++$n, "\\n"; select(undef, undef, undef, 0.02
 
 
 class Target:
-    def __init__(self, work, before=""):
+    def __init__(self, work, before="", children=0):
         """before: what a shell does first, in the session of the target, with processes of its own."""
         self.out = os.path.join(work, "count")
         with open(self.out, "w") as out:
-            shell = f"cd {work}; ({before}:) > /dev/null; cd /; exec perl -e '{COUNT}'"
+            asleep = "sleep 100000 & " * children
+            shell = f"cd {work}; ({before}:) > /dev/null; cd /; {asleep}exec perl -e '{COUNT}'"
             self.process = subprocess.Popen(["sh", "-c", shell], stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=subprocess.DEVNULL, start_new_session=True)
         self.pid = self.process.pid
