@@ -657,15 +657,6 @@ static void make_watched(void)
 		skip("userfaultfd: %s", strerror(errno));
 }
 
-static void make_aio(void)
-{
-	unsigned long context = 0;
-
-	need("io_setup", syscall(SYS_io_setup, 10, &context));
-	area = map(3, RW, ANON, -1);
-	fill(area, 3 * PAGE, 40);
-}
-
 /* The buffer of performance events: pages that belong to the kernel. */
 static void make_device(void)
 {
@@ -720,7 +711,6 @@ static const struct {
 	{ "secret", make_secret, check_undumped },
 	{ "sealed", make_sealed, check_undumped },
 	{ "watched", make_watched, check_undumped },
-	{ "aio", make_aio, check_undumped },
 	{ "device", make_device, check_undumped },
 	{ "segment", make_segment, check_undumped },
 };
