@@ -45,6 +45,10 @@ def descendants(pid):
     return [d for c in children(pid) for d in [c, *descendants(c)]]
 
 
+def state(pid):
+    return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0]
+
+
 class Suite:
     """Counts and prints results; its folder is kept if something failed."""
 
@@ -126,7 +130,11 @@ class Target:
         return (self.images / "restore.log").read_text()
 
     def reap(self):
+        """With its descendants, which have become ours."""
         os.waitpid(self.pid, 0)
+        for pid in children(os.getpid()):
+            if state(pid) == "Z":
+                os.waitpid(pid, 0)
 
     def kill(self):
         """With its descendants."""
