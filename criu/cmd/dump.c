@@ -189,6 +189,7 @@ static int save_copied(void *ctx)
 	struct dump *d = ctx;
 	int rc = 0;
 
+	d->engine.is_held = false; /* the tree has been let go */
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
 		rc = mem_save_copied(d, &d->tasks[i]);
 	if (rc == 0)
