@@ -65,6 +65,9 @@ class Suite:
             result, text = "skipped", f"skip: {e}"
         except Bad as e:
             result, text = "failed", f"FAIL: {e}\n    kept: {self.work}"
+        for pid in descendants(os.getpid()):  # of a test that failed
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         self.counts[result] += 1
         print(f"{name}: {text}", flush=True)
 
