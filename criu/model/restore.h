@@ -113,6 +113,7 @@ struct restore {
 		*made; /* names for deleted files, and directories for these, as they were made */
 	size_t n_made;
 	bool has_pidfile;
+	uint64_t reaped_by_us; /* when zombies that have our pids must be gone; 0: none was seen */
 	struct restore_stats stats;
 	uint64_t start_us;
 	int images_fd;

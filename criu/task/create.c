@@ -78,18 +78,18 @@ static int number_is_taken(uint32_t id, const struct proc_stat *s)
 /*
  * The task that was dumped and killed a moment ago keeps its pid until its parent has reaped it,
  * which happens soon, but after criu dump has ended; and Linux 6.15 and later take it off /proc a
- * moment before they free its number. Both is waited for.
+ * moment before they free its number. Both is waited for, not longer for many than for one.
  */
 int pid_check_free(struct restore *r, uint32_t id)
 {
-	uint64_t give_up = now_us() + REAP_WAIT_US;
-
 	while (is_number_used(id)) {
+		if (!r->reaped_by_us)
+			r->reaped_by_us = now_us() + REAP_WAIT_US;
 		struct proc_stat s;
 		bool is_there = read_stat_of(id, &s),
 		     is_alive = is_there && s.state != 'Z' && s.state != 'X';
 
-		if (is_alive || now_us() > give_up)
+		if (is_alive || now_us() > r->reaped_by_us)
 			return number_is_taken(id, is_there ? &s : NULL);
 		int rc = engine_check(&r->engine);
 		if (rc < 0)
