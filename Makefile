@@ -14,8 +14,9 @@ MANDIR	?= $(PREFIX)/share/man
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 UNITDIR	?= $(PREFIX)/lib/systemd/system
 DESTDIR	?=
-BUILD	:= build$(if $(SANITIZE),-sanitize)
-BIN	:= criu/criu$(if $(SANITIZE),-sanitize)
+KIND	:= $(if $(SANITIZE),-sanitize)$(if $(COVERAGE),-coverage)
+BUILD	:= build$(KIND)
+BIN	:= criu/criu$(KIND)
 Q	:= $(if $(V),,@)
 
 VERSION	:= $(shell cat VERSION)
@@ -26,10 +27,11 @@ WARN	:= -Wall -Wextra -Wshadow -Wmissing-prototypes -Wno-missing-field-initializ
 PKGS	:= libprotobuf-c libnl-3.0
 CPPFLAGS += -D_GNU_SOURCE -Icriu -I$(BUILD) $(shell pkg-config --cflags $(PKGS))
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fno-pie -ffunction-sections -fdata-sections \
-	  -fstack-protector-strong $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
+	  -fstack-protector-strong $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer) \
+	  $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 comma	:= ,
 # Not position independent: start-up would relocate every pointer of every message descriptor.
-ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,--as-needed -no-pie $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
+ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,--as-needed -no-pie $(if $(SANITIZE),-fsanitize=address$(comma)undefined) $(if $(COVERAGE),--coverage)
 LIBS	:= $(shell pkg-config --libs $(PKGS)) -lpthread
 
 PROTOS	:= $(wildcard images/*.proto)
@@ -43,7 +45,7 @@ LIB	:= $(BUILD)/libcriu-internal.a
 TESTS	:= $(wildcard criu/*/*_test.c)
 UNIT	:= $(BUILD)/unit
 
-.PHONY: all check unit cycle vm interop bench fuzz fuzz-replay kill fault lint install uninstall clean FORCE
+.PHONY: all check unit cycle vm interop bench fuzz fuzz-replay kill fault coverage lint install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -146,6 +148,12 @@ unit: $(UNIT)
 
 cycle: all test/mk/mk-static
 	$(Q)test/cycle/run -j 2
+
+# Which lines of each module the unit tests, cycles and bad input reach. SUITES= for others.
+SUITES	?= test/cycle/run,-n,1 test/bad/run test/unix/run test/inherit/run test/rpc/run test/snapshot/run
+coverage:
+	$(Q)$(MAKE) -s COVERAGE=1 all build-coverage/unit test/mk/mk-static
+	$(Q)scripts/coverage build-coverage criu/criu-coverage $(SUITES)
 
 # Cycles on another kernel, in a virtual machine: VM=--smoke for some of them; KERNEL=, see test/vm/run.
 VM	?=
@@ -264,7 +272,7 @@ test/mk/mk-static: $(wildcard test/mk/*.c test/mk/*.h)
 	$(Q)$(CC) -O2 -g -pthread -Wall -static -o $@ $(filter %.c,$^)
 
 clean:
-	$(Q)rm -rf build build-sanitize criu/criu criu/criu-sanitize test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
+	$(Q)rm -rf build build-sanitize build-coverage criu/criu criu/criu-sanitize criu/criu-coverage test/mk/mk test/mk/mk-static test/bench/target test/kill/kill \
 		test/kill/victim test/lib/client test/lib/client-static test/fault/inject test/fault/mover
 
 -include $(LIB_O:.o=.d) $(OBJ:.o=.d) $(TESTS:%.c=$(BUILD)/%.d) $(BUILD)/criu/main.d
