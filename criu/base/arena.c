@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/arena.h"
 #include "base/log.h"
@@ -29,6 +30,8 @@ static void *or_die(void *p, size_t size)
 		return p;
 	(void)fail(ENOMEM, "allocate %zu bytes", size);
 	log_flush_early();
+	/* Nobody will be told in the usual way. */
+	(void)dprintf(STDERR_FILENO, "criu: out of memory: cannot allocate %zu bytes\n", size);
 	_exit(1);
 }
 
