@@ -104,32 +104,29 @@ struct elements {
 	uint32_t n;
 };
 
+/* Where the kernel goes on is as long as a key, or 32 bits; it is read before it is written. */
 static int read_elements(int fd, const BpfmapFileEntry *m, struct elements *e)
 {
-	uint32_t place[2][64] = { 0 }; /* where the kernel goes on; it may be as long as a key */
-	autofree uint8_t *long_place = xmalloc(2 * (m->key_size + sizeof(place[0])));
-	void *from = NULL, *to = long_place;
+	autofree void *place = xmalloc(max((size_t)m->key_size, sizeof(uint32_t)));
+	bool is_first = true;
+	int rc = 0;
 
-	for (;;) {
-		union bpf_attr attr = { .batch = {
-						.map_fd = fd,
-						.in_batch = (uint64_t)from,
-						.out_batch = (uint64_t)to,
-						.keys = (uint64_t)(e->keys + e->n * m->key_size),
-						.values = (uint64_t)(e->values +
-								     e->n * m->value_size),
-						.count = m->max_entries - e->n,
-					} };
-		int rc = bpf(BPF_MAP_LOOKUP_BATCH, &attr) < 0 ? -errno : 0;
+	while (rc == 0 && e->n < m->max_entries) {
+		union bpf_attr attr = {
+			.batch = { .map_fd = fd,
+				   .in_batch = is_first ? 0 : (uint64_t)place,
+				   .out_batch = (uint64_t)place,
+				   .keys = (uint64_t)(e->keys + (size_t)e->n * m->key_size),
+				   .values = (uint64_t)(e->values + (size_t)e->n * m->value_size),
+				   .count = m->max_entries - e->n }
+		};
 
-		if (rc < 0 && rc != -ENOENT)
-			return rc;
-		e->n += attr.batch.count;
-		if (rc == -ENOENT || e->n == m->max_entries)
-			return 0;
-		from = to;
-		to = to == long_place ? long_place + m->key_size + sizeof(place[0]) : long_place;
+		is_first = false;
+		rc = bpf(BPF_MAP_LOOKUP_BATCH, &attr) < 0 ? -errno : 0;
+		if (rc == 0 || rc == -ENOENT) /* that was the last */
+			e->n += attr.batch.count;
 	}
+	return rc == -ENOENT ? 0 : rc;
 }
 
 static int save_map(struct dump *d, const struct dump_bpfmap *b, struct image_out *out)

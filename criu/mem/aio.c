@@ -57,9 +57,7 @@ static uint64_t size_for(uint32_t requests, uint64_t cpus)
 	return (size + PAGE_SIZE_ - 1) & ~(PAGE_SIZE_ - 1);
 }
 
-/* In the order of the kernel's indexes, which come again if none of those before has been given
- * back.
- */
+/* By the kernel's indexes: made in this order they come again, unless some were given back. */
 static void sort_in(MmEntry *mm, int mem, uint32_t id)
 {
 	for (size_t i = mm->n_aios - 1; i > 0; i--) {
@@ -89,8 +87,7 @@ void aio_collect(struct dump *d, struct dump_task *t, const struct mapping *m)
 		return;
 	}
 	warn("pid %d: it has a ring of asynchronous I/O (io_setup) at %#lx: requests of it that "
-	     "are "
-	     "not done yet cannot be seen, and would be lost",
+	     "are not done yet cannot be seen, and would be lost",
 	     t->process->pid, (long)m->start);
 	AioRingEntry *e = MESSAGE(&d->arena, AioRingEntry, aio_ring_entry);
 	e->id = m->start;
@@ -279,16 +276,14 @@ static int restore_ring(struct restore_task *t, const AioRingEntry *e, int mem)
 int aio_restore(struct restore *r, struct restore_task *t)
 {
 	const MmEntry *mm = t->image->mm;
-	char path[32];
 	int rc = 0;
 
 	(void)r;
 	if (!mm->n_aios)
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/mem", t->pid);
-	autoclose int mem = open(path, O_RDWR | O_CLOEXEC);
+	autoclose int mem = tracee_mem(t->pid);
 	if (mem < 0)
-		return fail(errno, "open %s", path);
+		return mem;
 	for (size_t i = 0; i < mm->n_aios && rc == 0; i++)
 		rc = restore_ring(t, mm->aios[i], mem);
 	return rc;

@@ -629,7 +629,6 @@ int mem_collect_pages(struct dump *d, struct dump_task *t)
 					    t->process->pid, (long)e->start, (long)e->end);
 		}
 	}
-	for (size_t i = 0; i < t->pages.n_runs; i++)
-		d->stats.pages_scanned += t->pages.runs[i].pages;
+	d->stats.pages_scanned += mem_total_pages(&t->pages);
 	return 0;
 }

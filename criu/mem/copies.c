@@ -21,19 +21,9 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
+#include "mem/huge.h"
 #include "mem/mem.h"
 #include "model/vma.h"
-
-#define HUGE_SIZE (2ull << 20)
-
-static uint64_t bytes_of(const struct dump_task *t)
-{
-	uint64_t pages = 0;
-
-	for (size_t i = 0; i < t->pages.n_runs; i++)
-		pages += t->pages.runs[i].pages;
-	return pages * PAGE_SIZE_;
-}
 
 /* The number in a small file; ~0 if there is none ("max"). */
 static uint64_t number_in(const char *path)
@@ -113,10 +103,6 @@ static uint64_t available_memory(void)
 /* Pages that the kernel copies from a small store, and takes from the copy if that is empty. */
 static bool has_huge_private(const struct dump_task *t)
 {
-	for (size_t i = 0; i < t->mm->n_vmas; i++)
-		if (t->mm->vmas[i]->flags & MAP_HUGETLB &&
-		    (t->mm->vmas[i]->flags & MAP_TYPE) == MAP_PRIVATE)
-			return true;
 	for (size_t i = 0; i < t->maps.n; i++)
 		if (t->maps.m[i].vm_flags & VMF_HT && !t->maps.m[i].shared)
 			return true;
@@ -161,7 +147,7 @@ static const char *why_not(const struct dump_task *t)
 		return "it has private memory of huge pages (hugetlb)";
 	if (list_ranges(t, ranges) > COPY_RANGES_MAX)
 		return "too many of its mappings are not forked (MADV_DONTFORK)";
-	if (room_in_groups(t) < bytes_of(t))
+	if (room_in_groups(t) < mem_total_pages(&t->pages) * PAGE_SIZE_)
 		return "its memory cgroup leaves no room for a copy";
 	return NULL;
 }
@@ -195,21 +181,6 @@ static int make_one(struct dump_task *t)
 	return 1;
 }
 
-static void end_all(struct dump *d)
-{
-	for (size_t i = 0; i < d->n_tasks; i++)
-		copy_end(&d->tasks[i].copy);
-}
-
-static void close_pidfds(struct dump *d)
-{
-	for (size_t i = 0; i < d->n_tasks; i++) {
-		if (d->tasks[i].pidfd > 0)
-			(void)close(d->tasks[i].pidfd);
-		d->tasks[i].pidfd = 0;
-	}
-}
-
 static bool is_possible(const struct dump *d)
 {
 	uint64_t total = 0;
@@ -222,7 +193,7 @@ static bool is_possible(const struct dump *d)
 			say_stopped(t, why);
 			return false;
 		}
-		total += bytes_of(t);
+		total += mem_total_pages(&t->pages) * PAGE_SIZE_;
 	}
 	if (total <= MEM_HOLD_MAX) {
 		info("no copies are needed: %lu KiB are held in memory", (long)(total >> 10));
@@ -233,20 +204,6 @@ static bool is_possible(const struct dump *d)
 		return false;
 	}
 	return true;
-}
-
-int mem_make_copies(struct dump *d)
-{
-	int rc = 0;
-
-	if (!is_possible(d))
-		return 0;
-	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
-		if (!d->tasks[i].process->is_zombie)
-			rc = make_one(&d->tasks[i]);
-	if (rc != 0)
-		end_all(d);
-	return min(rc, 0);
 }
 
 /* Block by block: of some there may be nothing any more. */
@@ -269,6 +226,22 @@ void mem_end_copies(struct dump *d)
 		copy_end(&t->copy);
 		for (size_t j = 0; had_copy && j < t->mm->n_huge; j++)
 			collapse(t->pidfd, t->mm->huge[j]);
+		if (t->pidfd > 0)
+			(void)close(t->pidfd);
+		t->pidfd = 0;
 	}
-	close_pidfds(d);
+}
+
+int mem_make_copies(struct dump *d)
+{
+	int rc = 0;
+
+	if (!is_possible(d))
+		return 0;
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
+		if (!d->tasks[i].process->is_zombie)
+			rc = make_one(&d->tasks[i]);
+	if (rc != 0)
+		mem_end_copies(d);
+	return min(rc, 0);
 }

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
+#include "mem/mem.h"
 #include "model/vma.h"
 
 #define WORTH_IT 64 /* pages; fewer are not worth two files */
@@ -215,12 +216,10 @@ static void subtract(struct arena *a, struct saved_pages *from, const struct pag
 int cow_find(struct dump *d, struct dump_task *t)
 {
 	struct comparison best = { .d = d, .t = t };
-	uint64_t all = 0;
+	uint64_t all = mem_total_pages(&t->pages);
 
 	if (!t->parent)
 		return 0;
-	for (size_t i = 0; i < t->pages.n_runs; i++)
-		all += t->pages.runs[i].pages;
 	if (all < WORTH_IT)
 		return 0;
 	int rc = try_donor(&best, t->parent);

@@ -21,8 +21,7 @@
 #include "mem/mem.h"
 #include "model/vma.h"
 
-#define HUGE_SIZE (2ull << 20)
-#define AT_ONCE	  512
+#define AT_ONCE 512
 
 /* Where huge pages are wanted: whole ones, by address. */
 struct places {

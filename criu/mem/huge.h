@@ -4,6 +4,8 @@
 
 #include "model/restore.h"
 
+#define HUGE_SIZE (2ull << 20)
+
 /*
  * Makes huge pages where mm has them, in mappings of the task (by address), as far as they can be
  * had; they are empty then. Nothing is filled but what the task has inherited (t->there), which

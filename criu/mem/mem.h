@@ -19,6 +19,8 @@ void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr
 /* Finds the pages that have to be stored. The task is stopped. */
 int mem_collect_pages(struct dump *d, struct dump_task *t);
 
+uint64_t mem_total_pages(const struct saved_pages *p);
+
 /*
  * Saves the pages, leaving out those that are zero: few are copied into our memory, so that the
  * task need not stay stopped while a file is written; many go to pages-ID.img at once.

@@ -422,12 +422,12 @@ static int write_runs(struct reader *r, int fd, uint64_t total)
 				    : write_alone(r, fd, buffer.addr);
 }
 
-static uint64_t total_bytes(const struct saved_pages *p)
+uint64_t mem_total_pages(const struct saved_pages *p)
 {
 	uint64_t total = 0;
 
 	for (size_t i = 0; i < p->n_runs; i++)
-		total += p->runs[i].pages * PAGE_SIZE_;
+		total += p->runs[i].pages;
 	return total;
 }
 
@@ -490,7 +490,7 @@ static int write_at_once(struct reader *r, uint64_t total)
 static int save(struct reader *r)
 {
 	struct saved_pages *to = r->to;
-	uint64_t total = total_bytes(to), start = now_us();
+	uint64_t total = mem_total_pages(to) * PAGE_SIZE_, start = now_us();
 
 	if (!to->pages_id)
 		to->pages_id = ++r->d->last_pages_id;

@@ -2,11 +2,12 @@
 /*
  * Copies by double clone:
  *  1. the leader, in the stub, clones a go-between that shares its memory, and waits for its end;
- *  2. the go-between, stopped at birth, leaves the table of descriptors and clones the copy,
- * stopped at birth, too; 3. it is killed, and the leader has waited for it; the copy has no parent
- * in the process any more. Should criu die in between, so do both (EXITKILL), or, before that is
- * set, the go-between runs into its slot, which nobody owns, and ends. The leader finishes its
- * program in any case.
+ *  2. the go-between, stopped at birth, leaves descriptors and session and clones the copy, which
+ *  is stopped at birth, too; 3. it is killed, and the leader has waited for it: the copy has no
+ *  parent in the process any more.
+ *
+ * Should criu die in between, so do both (EXITKILL), or, before that is set, the go-between runs
+ * into its slot, which nobody owns, and ends. The leader finishes its program in any case.
  *
  * The copy has no descriptors: a pipe would stay open that the process has closed. And it has a
  * session of its own: no signal for the process group reaches it, and dead it holds up nobody,
@@ -31,11 +32,8 @@
 
 static void end_tracee(pid_t pid)
 {
-	int status;
-
 	(void)kill(pid, SIGKILL);
-	while (waitpid(pid, &status, __WALL) >= 0 && WIFSTOPPED(status))
-		;
+	tracee_reap(pid);
 }
 
 static int await_birth(struct engine *e, pid_t pid)
@@ -90,13 +88,8 @@ static int clone_copy(struct inject *in, pid_t between, struct copy *c, int *ret
 
 static int open_copy(struct inject *in, struct copy *c)
 {
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", c->pid);
-	c->mem_fd = open(path, O_RDWR | O_CLOEXEC);
-	if (c->mem_fd < 0)
-		return fail(errno, "open %s", path);
-	return inject_clean_copy(in, c->mem_fd);
+	c->mem_fd = tracee_mem(c->pid);
+	return c->mem_fd < 0 ? c->mem_fd : inject_clean_copy(in, c->mem_fd);
 }
 
 /* Nobody owns this slot: who enters it, ends. */
@@ -111,8 +104,7 @@ static uint64_t slot_of_nobody(struct program *p)
 	return program_raddr(p, &s->self);
 }
 
-/* All of the program is made even if one fails: nothing may stay changed. Returns the first call.
- */
+/* No failure ends the program: nothing may stay changed. Returns the first of the calls. */
 static struct call *advise(struct program *p, const struct copy_range *ranges, size_t n,
 			   bool allows)
 {

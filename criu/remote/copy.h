@@ -13,8 +13,7 @@ struct copy {
 	int mem_fd; /* /proc/PID/mem of it */
 };
 
-/* Memory that fork(2) would leave out or empty: advice that allows it, and that forbids it again.
- */
+/* Memory that fork(2) leaves out or empties, and the advice that lets it be forked, or not. */
 struct copy_range {
 	uint64_t start, end;
 	int allow, forbid;

@@ -9,36 +9,14 @@
 #include "base/own.h"
 #include "base/test.h"
 #include "remote/copy.h"
+#include "remote/session_test.h"
 
 #define PAGE 4096
 
-struct held {
-	struct engine engine;
-	struct arena arena;
-	struct tree tree;
-	struct maps maps;
-	struct inject in;
-};
-
-static void hold(struct held *h, pid_t pid)
+static void hold(struct session *s, pid_t pid)
 {
-	memset(h, 0, sizeof(*h));
-	ASSERT_OK(engine_init(&h->engine));
-	ASSERT_OK(tree_stop(&h->tree, &h->engine, &h->arena, pid));
-	struct process *p = h->tree.processes[0];
-	ASSERT_OK(maps_read(p->proc_fd, "maps", &h->arena, &h->maps));
-	ASSERT_OK(inject_find_site(&h->in, &h->engine, p, &h->maps, false));
-	ASSERT_OK(inject_enter(&h->in));
-	h->engine.is_held = true;
-}
-
-static void let_go(struct held *h)
-{
-	ASSERT_OK(inject_leave(&h->in));
-	tree_end(&h->tree, TREE_RUN);
-	inject_done(&h->in);
-	tree_done(&h->tree);
-	arena_done(&h->arena);
+	session_begin(s, pid);
+	s->engine.is_held = true;
 }
 
 /* It writes to the memory when it is told to by a byte, and answers by one. */
@@ -83,14 +61,14 @@ TEST(copy, keeps_what_the_process_changes)
 {
 	char *memory = pages(1);
 	int pipes[2][2], err = 0;
-	struct held h;
+	struct session s;
 	struct copy c;
 	pid_t pid = writer(memory, pipes);
 
 	tell(pipes, 'a');
-	hold(&h, pid);
-	ASSERT_EQ(copy_make(&h.in, NULL, 0, &c, &err), 0);
-	let_go(&h);
+	hold(&s, pid);
+	ASSERT_EQ(copy_make(&s.in, NULL, 0, &c, &err), 0);
+	session_end(&s);
 	tell(pipes, 'b');
 	ASSERT_EQ(copied_byte(&c, memory), 'a');
 	copy_end(&c);
@@ -109,23 +87,22 @@ TEST(copy, has_what_is_not_forked)
 		{ at + PAGE, at + 2 * PAGE, MADV_KEEPONFORK, MADV_WIPEONFORK },
 	};
 	int pipes[2][2], err = 0;
-	struct held h;
+	struct session s;
 	struct copy c;
 
 	memory[0] = 'x';
 	memory[PAGE] = 'y';
 	pid_t pid = writer(pages(1), pipes);
-	hold(&h, pid);
-	ASSERT_EQ(copy_make(&h.in, ranges, ARRAY_SIZE(ranges), &c, &err), 0);
+	hold(&s, pid);
+	ASSERT_EQ(copy_make(&s.in, ranges, ARRAY_SIZE(ranges), &c, &err), 0);
 	ASSERT_EQ(copied_byte(&c, memory), 'x');
 	ASSERT_EQ(copied_byte(&c, memory + PAGE), 'y');
 	copy_end(&c);
-	/* Memory that is not there cannot be advised about: an error, and the process is as it was.
-	 */
+	/* Memory that is not there cannot be advised about; the process is as it was. */
 	const struct copy_range nowhere = { PAGE, 2 * PAGE, MADV_DOFORK, MADV_DONTFORK };
-	ASSERT(copy_make(&h.in, &nowhere, 1, &c, &err) < 0);
+	ASSERT(copy_make(&s.in, &nowhere, 1, &c, &err) < 0);
 	ASSERT_EQ(c.pid, 0);
-	let_go(&h);
+	session_end(&s);
 	tell(pipes, 'z');
 	ASSERT_OK(kill(pid, SIGKILL));
 	ASSERT_OK(waitpid(pid, NULL, 0));

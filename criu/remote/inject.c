@@ -221,6 +221,12 @@ static uint64_t sp_into(const struct inject *in, uint64_t frame)
 	return frame - in->site.gadget_pops;
 }
 
+/* The same for any thread; without a frame, where its own stack is free. */
+static uint64_t call_sp(const struct inject *in, const struct thread *t, uint64_t frame)
+{
+	return frame ? sp_into(in, frame) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
+}
+
 static int write_frames(struct inject *in)
 {
 	struct thread *t = &in->process->threads[0];
@@ -376,8 +382,8 @@ static int leader_call(struct inject *in, uint64_t frame, const char *what,
 		       struct thread_call *call)
 {
 	struct thread *t = &in->process->threads[0];
-	uint64_t sp = frame ? sp_into(in, frame) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
-	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
+	struct regs r = regs_for_call(&t->regs, in->site.call_insn, call_sp(in, t, frame), call->nr,
+				      call->arg);
 
 	int rc = finish_call(in->engine, t);
 	if (rc < 0)
@@ -837,8 +843,8 @@ static int start_thread_call(struct chain *c, const struct thread_call *call)
 {
 	struct inject *in = c->in;
 	struct thread *t = c->thread;
-	uint64_t sp = c->first ? sp_into(in, c->first) : (regs_sp(&t->regs) - RED_ZONE) & ~15ull;
-	struct regs r = regs_for_call(&t->regs, in->site.call_insn, sp, call->nr, call->arg);
+	struct regs r = regs_for_call(&t->regs, in->site.call_insn, call_sp(in, t, c->first),
+				      call->nr, call->arg);
 	int rc = set_up_thread(in, t, &r);
 
 	if (rc == 0)

@@ -42,6 +42,15 @@ int process_mem(struct process *p)
 	return p->mem_fd;
 }
 
+int tracee_mem(pid_t pid)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "open %s", path) : fd;
+}
+
 /* A zombie answers PTRACE_SEIZE with EPERM, like a task that we have no right to. */
 static bool has_ended(struct process *p, pid_t tid)
 {
@@ -562,6 +571,14 @@ static void release(struct engine *e, struct thread *t)
 	engine_point(e, "thread released");
 }
 
+void tracee_reap(pid_t tid)
+{
+	int status;
+
+	while (waitpid(tid, &status, __WALL) >= 0 && WIFSTOPPED(status))
+		;
+}
+
 /*
  * A killed tracee stays with its tracer until that has reaped it: all threads first, because
  * the leader's end is not reported before.
@@ -569,12 +586,8 @@ static void release(struct engine *e, struct thread *t)
 static void reap(struct process *p)
 {
 	for (size_t i = p->n_threads; i-- > 0;) {
-		int status;
-
 		if (p->threads[i].stopped)
-			while (waitpid(p->threads[i].tid, &status, __WALL) >= 0 &&
-			       WIFSTOPPED(status))
-				;
+			tracee_reap(p->threads[i].tid);
 		p->threads[i].stopped = false;
 	}
 }

@@ -112,6 +112,12 @@ int tracee_interrupt_after(struct engine *e, pid_t tid, int status, int *ret_sto
 /* The process with that pid, zombies too; NULL if it is not in the tree. */
 struct process *tree_find(const struct tree *tree, pid_t pid);
 
+/* /proc/PID/mem of a tracee that is no process of a tree. A descriptor or -errno, reported. */
+int tracee_mem(pid_t pid);
+
+/* Waits for the end of a tracee that was killed. */
+void tracee_reap(pid_t tid);
+
 /*
  * Reports a tracee's end: "pid N was killed by signal S while <what>". Returns -ESRCH.
  */

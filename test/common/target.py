@@ -11,6 +11,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "test/cycle"))
+from snapshot import children, descendants, is_zombie  # noqa: E402
+
 CRIU = os.environ.get("CRIU", str(ROOT / "criu/criu"))
 MK = os.environ.get("MK", str(ROOT / "test/mk/mk"))
 PATIENCE = 60  # seconds
@@ -35,18 +38,6 @@ def await_true(what, is_true):
     while not is_true():
         need(time.monotonic() < deadline, f"waited in vain: {what}")
         time.sleep(0.005)
-
-
-def children(pid):
-    return [int(p) for p in open(f"/proc/{pid}/task/{pid}/children").read().split()]
-
-
-def descendants(pid):
-    return [d for c in children(pid) for d in [c, *descendants(c)]]
-
-
-def state(pid):
-    return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0]
 
 
 class Suite:
@@ -136,7 +127,7 @@ class Target:
         """With its descendants, which have become ours."""
         os.waitpid(self.pid, 0)
         for pid in children(os.getpid()):
-            if state(pid) == "Z":
+            if is_zombie(pid):
                 os.waitpid(pid, 0)
 
     def kill(self):
