@@ -107,7 +107,7 @@ static int collect_inside(void *ctx)
 	for (size_t i = 0; i < d->n_tasks; i++) {
 		struct dump_task *t = &d->tasks[i];
 
-		if (t->process->is_zombie || regs_is_compat(&t->process->threads[0].regs))
+		if (t->process->is_zombie)
 			continue;
 		d->engine.is_held = true;
 		int rc = ask_task(d, t);

@@ -17,6 +17,9 @@
 #endif
 
 /* Linux 4.4, 4.16 */
+#define ABI_PTRACE_GET_THREAD_AREA 25
+#define ABI_PTRACE_SET_THREAD_AREA 26
+
 #define ABI_PTRACE_SECCOMP_GET_FILTER	0x420c
 #define ABI_PTRACE_SECCOMP_GET_METADATA 0x420d
 struct abi_seccomp_metadata {
@@ -54,8 +57,9 @@ struct abi_rseq_configuration {
 #define ABI_PR_GET_MDWE	      66
 
 /* arch_prctl(2) of x86, Linux 4.12 */
-#define ABI_ARCH_GET_CPUID 0x1011
-#define ABI_ARCH_SET_CPUID 0x1012
+#define ABI_ARCH_MAP_VDSO_32 0x2002
+#define ABI_ARCH_GET_CPUID   0x1011
+#define ABI_ARCH_SET_CPUID   0x1012
 
 /* Linux 6.4: syscall user dispatch of a tracee */
 #define ABI_PTRACE_SET_DISPATCH 0x4210

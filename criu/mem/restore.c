@@ -23,8 +23,9 @@
 #include "mem/vdso.h"
 #include "model/vma.h"
 
-#define TASK_END  0x7ffffffff000ull
-#define MAP_FLAGS (MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE | MAP_HUGE_FLAGS)
+#define TASK_END   0x7ffffffff000ull
+#define COMPAT_END (4ull << 30) /* of what 32-bit code can reach */
+#define MAP_FLAGS  (MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE | MAP_HUGE_FLAGS)
 
 /* All mappings that the region may not touch, as one list by address. */
 static int by_start(const void *a, const void *b)
@@ -46,6 +47,18 @@ static void merge(struct maps *maps)
 			maps->m[n++] = maps->m[i];
 	}
 	maps->n = n;
+}
+
+/* What is in the region has to be at hand for calls of 32-bit tasks. */
+static int check_reach(const struct restore *r)
+{
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if (r->tasks[i].is_compat)
+			return refuse(ENOMEM,
+				      "pid %d: it is a 32-bit program, and there is no hole below "
+				      "4 GiB that is free in all address spaces",
+				      r->tasks[i].pid);
+	return 0;
 }
 
 int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size)
@@ -72,7 +85,7 @@ int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size)
 			      "there is no hole of %zu KiB that is free in all address spaces",
 			      region_size >> 10);
 	r->vdso_tmp = *ret_region + region_size;
-	return 0;
+	return *ret_region + region_size > COMPAT_END ? check_reach(r) : 0;
 }
 
 static void add_unmap(struct program *p, uint64_t start, uint64_t end)

@@ -9,6 +9,9 @@
  *              read (VDSO_CLOCKMODE_NONE is 0) and goes on with the system call
  *   old code   jumps at the starts of its functions, and a mark in its header, by which the next
  *              dump knows what it is
+ *
+ * A 32-bit task has another vDSO, which only the kernel can map. Whether it is the one that the
+ * task had is seen when it is there.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,6 +24,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "kernel/abi.h"
 #include "mem/vdso.h"
 #include "mem/vdsoelf.h"
 #include "model/vma.h"
@@ -123,7 +127,7 @@ int vdso_check(const struct restore *r, struct restore_task *t)
 	const struct mapping *own = maps_named(&r->own_maps, "[vdso]");
 	uint64_t vvar_size = 0;
 
-	if (!vdso)
+	if (!vdso || t->is_compat)
 		return 0;
 	if (vdso->end - vdso->start > VDSO_ROOM)
 		return refuse(EINVAL, "image mm-%d.img: its vDSO has %lu bytes", t->pid,
@@ -174,10 +178,25 @@ static void add_foreign(const struct restore_task *t, struct program *p)
 	}
 }
 
+/* A task may have one vDSO only: first the one that it was born with goes. */
+static void add_compat(struct restore *r, const struct restore_task *t, struct program *p)
+{
+	const VmaEntry *data = find_vma(t->image, VMA_VVAR), *code = find_vma(t->image, VMA_VDSO);
+
+	CALL(p, "unmap the vDSO of 64-bit tasks", SYS_munmap, r->vdso_tmp, VDSO_ROOM);
+	if (code)
+		CALL(p, "map the vDSO of 32-bit tasks", SYS_arch_prctl, ABI_ARCH_MAP_VDSO_32,
+		     data && data->start < code->start ? data->start : code->start);
+}
+
 int vdso_add_place(struct restore *r, struct restore_task *t, struct program *p)
 {
 	uint64_t start, end;
 
+	if (t->is_compat) {
+		add_compat(r, t, p);
+		return 0;
+	}
 	if (t->has_foreign_vdso) {
 		add_foreign(t, p);
 		return 0;
@@ -211,12 +230,38 @@ static uint64_t final_place(const struct restore *r, const struct restore_task *
 	return r->vdso_tmp + (own->start - start);
 }
 
+static int check_compat(struct restore_task *t)
+{
+	const VmaEntry *v = find_vma(t->image, VMA_VDSO);
+	size_t size = v ? v->end - v->start : 0;
+	autofree uint8_t *code = xmalloc(size), *here = xmalloc(size);
+	struct iovec local = { here, size }, remote = { (void *)(v ? v->start : 0), size };
+
+	if (!v)
+		return 0;
+	int rc = read_code(t->image, v, code);
+	if (rc < 0)
+		return rc;
+	ssize_t at = find_syscall(code, size, true);
+	if (process_vm_readv(t->pid, &local, 1, &remote, 1, 0) != (ssize_t)size || at < 0 ||
+	    memcmp(code, here, size) != 0)
+		return refuse(
+			EOPNOTSUPP,
+			"pid %d: it is a 32-bit program that was dumped under another kernel; "
+			"its vDSO is not that of this one, and cannot be led there",
+			t->pid);
+	t->compat_call_insn = v->start + at;
+	return 0;
+}
+
 int vdso_fill(struct restore *r, struct restore_task *t)
 {
 	const VmaEntry *v = find_vma(t->image, VMA_VDSO), *data = find_vma(t->image, VMA_VVAR);
 	const struct mapping *own = maps_named(&r->own_maps, "[vdso]");
 	struct vdso_symbols theirs, ours;
 
+	if (t->is_compat)
+		return check_compat(t);
 	if (!t->has_foreign_vdso)
 		return 0;
 	size_t size = v->end - v->start;
@@ -251,8 +296,10 @@ uint64_t vdso_call_insn(const struct restore *r, const struct restore_task *t)
 	const struct mapping *own = maps_named(&r->own_maps, "[vdso]");
 	uint64_t place = own ? final_place(r, t, own) : 0;
 
+	if (t->is_compat)
+		return t->compat_call_insn;
 	if (!place)
 		return 0;
-	ssize_t at = find_syscall((const uint8_t *)own->start, own->end - own->start);
+	ssize_t at = find_syscall((const uint8_t *)own->start, own->end - own->start, false);
 	return at < 0 ? 0 : place + at;
 }

@@ -40,6 +40,7 @@ struct dump_thread {
 	struct thread *thread;
 	struct proc_status status;
 	CoreEntry *core;
+	struct tls *tls; /* NULL: none that it uses */
 };
 
 /* Pages of a task or of a file in memory, on their way into a pages file. */

@@ -49,6 +49,8 @@ struct restore_task {
 	bool is_gone; /* a zombie or helper that has died */
 	bool can_raise_limits;
 	bool has_foreign_vdso;
+	bool is_compat;		   /* a 32-bit program */
+	uint64_t compat_call_insn; /* of such a one: a call instruction in its vDSO */
 	size_t seccomp_common;	   /* so many of their oldest filters all threads have already */
 	bool has_sigpending_limit; /* to be set when nothing more is queued */
 	struct rlimit64 sigpending_limit;

@@ -19,6 +19,7 @@
 #define SLOT_FRAME   32 /* u64: stack pointer of the way out without criu; 0: exit */
 #define SLOT_ROBUST  40 /* u64: node of criu's robust list, an address in criu */
 #define SLOT_SELF    48 /* u64: address of the slot: what a new thread pops from its stack */
+#define SLOT_COMPAT  56 /* u32: the way out is a signal frame of a 32-bit task */
 #define SLOT_SIZE    64
 
 #define BELL_IDLE 0x80000000 /* FUTEX_WAITERS */
@@ -32,6 +33,7 @@
 
 #define CALL_MAY_FAIL 1 /* go on after an error */
 #define CALL_CLONES   2 /* a child comes back with 0 and enters the slot on its stack */
+#define CALL_COMPAT   4 /* the call of an i386: its number, pointers below 4 GiB */
 
 #ifndef __ASSEMBLER__
 
@@ -49,7 +51,8 @@ struct slot {
 	uint64_t frame;
 	uint64_t robust;
 	uint64_t self;
-	uint64_t unused;
+	uint32_t is_compat;
+	uint32_t unused;
 };
 
 struct call {
@@ -65,6 +68,7 @@ _Static_assert(sizeof(struct slot) == SLOT_SIZE, "slot size");
 _Static_assert(offsetof(struct slot, frame) == SLOT_FRAME, "slot frame");
 _Static_assert(offsetof(struct slot, robust) == SLOT_ROBUST, "slot robust");
 _Static_assert(offsetof(struct slot, self) == SLOT_SELF, "slot self");
+_Static_assert(offsetof(struct slot, is_compat) == SLOT_COMPAT, "slot kind");
 _Static_assert(sizeof(struct call) == CALL_SIZE, "call size");
 _Static_assert(offsetof(struct call, arg) == CALL_ARG, "call arguments");
 _Static_assert(offsetof(struct call, ret) == CALL_RET, "call result");

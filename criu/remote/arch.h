@@ -12,7 +12,9 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
-/* General registers as PTRACE_GETREGSET gives them. */
+#include <asm/ldt.h>
+
+/* General registers as PTRACE_GETREGS gives them, of 64-bit and 32-bit tasks. */
 struct regs {
 	struct user_regs_struct gp;
 };
@@ -38,11 +40,28 @@ void xstate_layout_read(struct xstate_layout *ret);
 int regs_get(pid_t tid, struct regs *ret);
 int regs_set(pid_t tid, const struct regs *regs);
 
+/*
+ * Segments that a thread has set up for its thread-local storage (set_thread_area(2)): what 32-bit
+ * code uses, and hardly any other.
+ */
+#define TLS_SEGMENTS 3
+struct tls {
+	struct user_desc segment[TLS_SEGMENTS];
+};
+/* Of a stopped thread. 0 or -errno; -EIO where the kernel runs no 32-bit code. */
+int tls_get(pid_t tid, struct tls *ret);
+int tls_set(pid_t tid, const struct tls *tls);
+/* False if the thread has none, or 64-bit code that does not use any. */
+bool tls_is_used(const struct regs *regs);
+
 /* Reads the extended state into buf of XSTATE_MAX bytes. Returns its size or -errno. */
 int xstate_get(pid_t tid, void *buf);
 int xstate_set(pid_t tid, const void *data, size_t size);
 
-/* Registers that run one system call at insn with the given stack pointer. */
+/*
+ * Registers that run one system call at insn with the given stack pointer. A 32-bit task makes the
+ * i386 call of that name; only those that stopped tasks are asked for are known (compat.c).
+ */
 struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, long nr,
 			  const uint64_t arg[6]);
 int64_t regs_result(const struct regs *regs);
@@ -65,8 +84,22 @@ uint64_t regs_pc(const struct regs *regs);
 void regs_set_pc(struct regs *regs, uint64_t pc);
 uint64_t regs_sp(const struct regs *regs);
 
-/* The number of the system call that the stop interrupted, or -1. */
+/* Does this kernel run 32-bit code at all? Asked in a child, which that may kill. */
+bool compat_is_there(void);
+/* The robust list of a 32-bit thread, which a 64-bit call does not tell. 0 or -errno. */
+int compat_get_robust_list(pid_t tid, uint64_t *ret_head, uint64_t *ret_len);
+
+/* The number of the system call that the stop interrupted, or -1; of an i386 in a 32-bit task. */
 long regs_interrupted_call(const struct regs *regs);
+/* Was it restart_syscall(2)? */
+bool regs_is_restart(const struct regs *regs);
+/*
+ * The number by which the task itself made a call that restart_syscall goes on with. An i386 has
+ * two of some, for times of 32 and of 64 bits: regs_restarted_time is the address of the time,
+ * which tells them apart by its first three words; 0 if that is not needed.
+ */
+uint64_t regs_restarted_time(const struct regs *regs, long nr);
+long regs_restarted_number(const struct regs *regs, long nr, const uint32_t time[3]);
 /* Says which call it really was, where the kernel has put restart_syscall in its place. */
 void regs_set_interrupted_call(struct regs *regs, long nr);
 
@@ -100,8 +133,11 @@ void regs_fix_resume(struct regs *regs);
  */
 void regs_redo_call(struct regs *regs);
 
-/* True for 32-bit tasks, which cannot be handled. */
+/* Is the thread in 32-bit (i386) code, whose calls are those of an i386? */
 bool regs_is_compat(const struct regs *regs);
+
+/* False in a code segment of the program's own making (modify_ldt). */
+bool regs_is_in_known_code(const struct regs *regs);
 
 /*
  * Signal frames: contexts that a task loads with rt_sigreturn, so that it finds back alone.
@@ -122,11 +158,11 @@ ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint6
  * the way. Returns its offset and sets *ret_pops to the bytes taken off the stack between;
  * or -ENOENT.
  */
-ssize_t find_call_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
+ssize_t find_call_gadget(const uint8_t *code, size_t size, bool is_compat, size_t *ret_pops);
 
 /*
- * Finds code that stores the result of the call before it where regs_set_store said, and reaches a
- * return, as above. What it stores are 32 bits.
+ * Finds code of 64-bit tasks that stores the result of the call before it where regs_set_store
+ * said, and reaches a return, as above. What it stores are 32 bits.
  */
 ssize_t find_store_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
 
@@ -134,10 +170,10 @@ ssize_t find_store_gadget(const uint8_t *code, size_t size, size_t *ret_pops);
 #define FRAME_STORE_POPS_MAX 112
 
 /* Any system call instruction. Offset or -ENOENT. */
-ssize_t find_syscall(const uint8_t *code, size_t size);
+ssize_t find_syscall(const uint8_t *code, size_t size, bool is_compat);
 
 /* The instructions by which a signal handler returns: rt_sigreturn. Offset or -ENOENT. */
-ssize_t find_sigreturn(const uint8_t *code, size_t size);
+ssize_t find_sigreturn(const uint8_t *code, size_t size, bool is_compat);
 
 /* The address of this process's own such instructions (the C library's), or 0. */
 uint64_t own_sigreturn(void);

@@ -54,12 +54,10 @@ static int await_birth(struct engine *e, pid_t pid)
 
 static int call_in(struct inject *in, pid_t tid, struct thread_call *call)
 {
-	struct regs regs;
-	int rc = regs_get(tid, &regs);
+	/* The place is in the program's code: 32-bit code, maybe, unlike that of the stub. */
+	const struct regs *regs = &in->process->threads[0].regs;
 
-	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", tid);
-	return tracee_call(in->engine, tid, &regs, in->site.call_insn, regs_sp(&regs), call);
+	return tracee_call(in->engine, tid, regs, in->site.call_insn, regs_sp(regs), call);
 }
 
 /* 0, 1, or an error, as copy_make. */

@@ -8,6 +8,7 @@
  * returns, if nobody stops it, into one of the two; the stub jumps to `way_out` when the kernel
  * tells that criu died. So there is no instant at which the task depends on us.
  */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -35,6 +36,7 @@
 #define STORE_SCAN   (2u << 20) /* of code that is searched for one that stores a result */
 #define VDSO_MAX     (64u << 10)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
+#define COMPAT_END   (4ull << 30) /* of what 32-bit code can reach */
 
 /* Reads code of the task. Returns bytes in *ret (freed by the caller) or NULL. */
 static uint8_t *read_code(struct process *p, uint64_t start, size_t size)
@@ -59,16 +61,23 @@ static int find_call_insn(struct inject *in, const struct maps *maps)
 	if (!code)
 		return refuse(EIO, "pid %d: its vDSO cannot be read", in->process->pid);
 
-	ssize_t at = find_call_gadget(code, size, &in->site.gadget_pops);
+	if ((code[EI_CLASS] == ELFCLASS32) != in->is_compat)
+		return refuse(EOPNOTSUPP, "pid %d: it is a %s program in the middle of %s code",
+			      in->process->pid, in->is_compat ? "64-bit" : "32-bit",
+			      in->is_compat ? "32-bit" : "64-bit");
+	ssize_t at = find_call_gadget(code, size, in->is_compat, &in->site.gadget_pops);
 	in->site.is_gadget = at >= 0;
 	if (at < 0) {
 		in->why_unprotected = "its vDSO has no call that returns";
-		at = find_syscall(code, size);
+		at = find_syscall(code, size, in->is_compat);
 	}
 	if (at < 0)
 		return refuse(EOPNOTSUPP, "pid %d: its vDSO has no system call instruction",
 			      in->process->pid);
 	in->site.call_insn = vdso->start + at;
+	/* That of a 32-bit task has the way back from signal handlers, too. */
+	ssize_t restorer = in->is_compat ? find_sigreturn(code, size, true) : -ENOENT;
+	in->site.restorer = restorer < 0 ? 0 : vdso->start + restorer;
 	return 0;
 }
 
@@ -88,7 +97,7 @@ static uint64_t restorer_as_ours(struct inject *in, const struct maps *maps)
 		    offset >= m->end - m->start)
 			continue;
 		if (pread_all(mem, code, sizeof(code), m->start + offset) == 0 &&
-		    find_sigreturn(code, sizeof(code)) == 0)
+		    find_sigreturn(code, sizeof(code), false) == 0)
 			return m->start + offset;
 	}
 	return 0;
@@ -105,12 +114,21 @@ static uint64_t restorer_by_search(struct process *p, const struct maps *maps)
 		if (!(m->prot & PROT_EXEC) || !(m->prot & PROT_READ) || !size || m->path[0] == '[')
 			continue;
 		autofree uint8_t *code = read_code(p, m->start, size);
-		ssize_t at = code ? find_sigreturn(code, size) : -1;
+		ssize_t at = code ? find_sigreturn(code, size, false) : -1;
 		if (at >= 0)
 			return m->start + at;
 		budget -= size;
 	}
 	return 0;
+}
+
+static void find_restorer(struct inject *in, const struct maps *maps)
+{
+	if (in->is_compat)
+		return; /* it was looked for in the vDSO */
+	in->site.restorer = restorer_as_ours(in, maps);
+	if (!in->site.restorer)
+		in->site.restorer = restorer_by_search(in->process, maps);
 }
 
 /* In the code where handlers return to, mostly the C library. */
@@ -138,18 +156,19 @@ static void find_store(struct inject *in, const struct maps *maps)
 int inject_find_site(struct inject *in, struct engine *e, struct process *p,
 		     const struct maps *maps, bool has_shadow_stack)
 {
-	*in = (struct inject){ .engine = e, .process = p, .has_shadow_stack = has_shadow_stack };
+	*in = (struct inject){ .engine = e,
+			       .process = p,
+			       .has_shadow_stack = has_shadow_stack,
+			       .is_compat = regs_is_compat(&p->threads[0].regs) };
 	if (process_mem(p) < 0)
 		return -EIO;
 	int rc = find_call_insn(in, maps);
 	if (rc < 0)
 		return rc;
-	in->site.restorer = restorer_as_ours(in, maps);
-	if (!in->site.restorer)
-		in->site.restorer = restorer_by_search(p, maps);
+	find_restorer(in, maps);
 	if (!in->site.restorer)
 		in->why_unprotected = "no code that returns from a signal handler was found";
-	if (p->n_threads > 1 && in->site.restorer)
+	if (p->n_threads > 1 && in->site.restorer && !in->is_compat)
 		find_store(in, maps);
 	if (has_shadow_stack) {
 		in->site.is_gadget = false;
@@ -161,7 +180,8 @@ int inject_find_site(struct inject *in, struct engine *e, struct process *p,
 		in->site.stack_end = stack->end;
 	}
 	in->site.region = maps_hole(maps, INJECT_REGION_SIZE);
-	if (!in->site.region)
+	if (!in->site.region ||
+	    (in->is_compat && in->site.region + INJECT_REGION_SIZE > COMPAT_END))
 		return refuse(ENOMEM, "pid %d: no hole of %u KiB in its address space", p->pid,
 			      INJECT_REGION_SIZE >> 10);
 	return 0;
@@ -530,6 +550,7 @@ static int start_stub(struct inject *in)
 	if (!s)
 		return -ENOSPC;
 	s->frame = in->way_out ? in->way_out : way_out_in_region(in);
+	s->is_compat = in->is_compat;
 	in->worker = (struct worker){ .engine = in->engine,
 				      .region = &in->region,
 				      .slot = s,
@@ -605,10 +626,14 @@ static void put_back(struct inject *in, uint64_t start, uint64_t end)
 /* The first page of each place was left for signal handlers. */
 static void put_thread_places_back(struct inject *in)
 {
-	const uint64_t place = INJECT_DEAD_PAGES * PAGE;
+	const uint64_t size = INJECT_DEAD_PAGES * PAGE;
 
-	for (uint64_t start = in->site.stack_start + place; start < in->frames_end; start += place)
-		put_back(in, start + PAGE, start + place);
+	for (int place = 1; in->site.stack_start + place * size < in->frames_end; place++) {
+		uint64_t start = in->site.stack_start + place * size;
+
+		if (in->dead_places >> place & 1)
+			put_back(in, start + PAGE, start + size);
+	}
 	in->frames_end = 0;
 }
 

@@ -37,6 +37,7 @@ struct inject {
 	bool is_mapped;	      /* the region is in the task, or may be */
 	bool is_lost;	      /* it could not be left */
 	bool has_shadow_stack;
+	bool is_compat;			 /* a 32-bit program: its calls are those of an i386 */
 	bool is_protected;		 /* it finds back without criu */
 	uint64_t way_out;		 /* frame that unmaps the region and returns */
 	uint64_t context;		 /* frame with the true context */

@@ -108,8 +108,19 @@ static int look(struct engine *e, struct thread *t, long *ret_nr, int *ret_stop_
 
 bool restart_is_needed(const struct thread *t)
 {
-	return regs_need_restart_block(&t->regs) &&
-	       regs_interrupted_call(&t->regs) == SYS_restart_syscall;
+	return regs_need_restart_block(&t->regs) && regs_is_restart(&t->regs);
+}
+
+/* nr is ours; an i386 has others. */
+static long number_in_program(struct thread *t, long nr)
+{
+	uint64_t at = regs_restarted_time(&t->regs, nr);
+	uint32_t time[3] = { 0 };
+
+	if (at && (process_mem(t->process) < 0 ||
+		   pread_all(process_mem(t->process), time, sizeof(time), at) < 0))
+		return -1;
+	return regs_restarted_number(&t->regs, nr, time);
 }
 
 int restart_find_call(struct engine *e, struct thread *t)
@@ -130,8 +141,8 @@ int restart_find_call(struct engine *e, struct thread *t)
 		if (rc < 0)
 			return rc;
 	}
-	t->restarted_call = nr;
-	if (nr < 0 && restart_is_needed(t))
+	t->restarted_call = nr < 0 ? nr : number_in_program(t, nr);
+	if (t->restarted_call < 0 && restart_is_needed(t))
 		warn("pid %d: which call it is in cannot be told; restored, that call will fail "
 		     "with EINTR",
 		     t->tid);

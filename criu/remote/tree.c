@@ -133,7 +133,7 @@ struct regs thread_regs_alone(const struct thread *t)
 {
 	struct regs r = t->resume;
 
-	if (regs_interrupted_call(&r) == SYS_restart_syscall && t->restarted_call >= 0)
+	if (regs_is_restart(&r) && t->restarted_call >= 0)
 		regs_set_interrupted_call(&r, t->restarted_call);
 	regs_redo_call(&r);
 	return r;
@@ -154,7 +154,7 @@ static int undo_restart(struct thread *t)
 	if (mem < 0)
 		return mem;
 	if (pread_all(mem, code, sizeof(code), regs_pc(&t->regs)) < 0 ||
-	    find_syscall(code, sizeof(code)) != 0)
+	    find_syscall(code, sizeof(code), regs_is_compat(&t->regs)) != 0)
 		return 0;
 	regs_before_restart(&t->regs);
 	int rc = regs_set(t->tid, &t->regs);

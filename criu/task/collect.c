@@ -329,12 +329,43 @@ static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 
 #define DEFAULT_COREDUMP_FILTER 0x33
 
+static int collect_robust_list(const struct dump_thread *th, ThreadCoreEntry *e)
+{
+	pid_t tid = th->thread->tid;
+	uint64_t head = 0, len = 0;
+	int rc;
+
+	if (regs_is_compat(&th->thread->regs))
+		rc = compat_get_robust_list(tid, &head, &len);
+	else
+		rc = syscall(SYS_get_robust_list, tid, &head, &len) < 0 ? -errno : 0;
+	if (rc < 0)
+		return fail(-rc, "pid %d: read its robust list", tid);
+	e->futex_rla = head;
+	e->futex_rla_len = len;
+	return 0;
+}
+
+static int collect_tls(struct dump *d, struct dump_thread *th)
+{
+	struct tls tls;
+
+	if (!tls_is_used(&th->thread->regs))
+		return 0;
+	int rc = tls_get(th->thread->tid, &tls);
+	if (rc == -EIO)
+		return 0; /* such a kernel lets nobody have any */
+	if (rc < 0)
+		return fail(-rc, "pid %d: read its segments for thread-local storage",
+			    th->thread->tid);
+	th->tls = arena_memdup(&d->arena, &tls, sizeof(tls));
+	return 0;
+}
+
 static int collect_thread(struct dump *d, struct dump_task *t, struct dump_thread *th)
 {
 	struct thread *thread = th->thread;
 	char path[32];
-	void *head = NULL;
-	size_t len = 0;
 
 	snprintf(path, sizeof(path), "task/%d/status", thread->tid);
 	int rc = proc_status_read_at(t->process->proc_fd, path, &d->arena, &th->status);
@@ -345,10 +376,11 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 	th->core = MESSAGE(&d->arena, CoreEntry, core_entry);
 	th->core->thread_core = e;
 	e->comm = th->status.comm;
-	if (syscall(SYS_get_robust_list, thread->tid, &head, &len) < 0)
-		return fail(errno, "pid %d: read its robust list", thread->tid);
-	e->futex_rla = (uint64_t)head;
-	e->futex_rla_len = len;
+	rc = collect_robust_list(th, e);
+	if (rc == 0)
+		rc = collect_tls(d, th);
+	if (rc < 0)
+		return rc;
 	e->has_blk_sigset = true;
 	e->blk_sigset = thread->mask;
 	e->creds = make_creds(&d->arena, &th->status);
@@ -447,6 +479,28 @@ static int collect_threads(struct dump *d, struct dump_task *t)
 	return 0;
 }
 
+/* All calls for criu are made as the leader's program makes them. */
+static void check_code(struct dump *d, const struct dump_task *t)
+{
+	const struct process *p = t->process;
+
+	for (size_t i = 0; i < p->n_threads; i++) {
+		const struct thread *th = &p->threads[i];
+
+		if (!regs_is_in_known_code(&th->regs))
+			dump_block(d,
+				   "pid %d: it is in a code segment of its own (modify_ldt), as "
+				   "emulators of 16-bit programs are, which cannot be dumped",
+				   th->tid);
+		else if (regs_is_compat(&th->regs) != regs_is_compat(&p->threads[0].regs))
+			dump_block(d,
+				   "pid %d: it is in %s code while thread %d is not; a process "
+				   "that mixes both cannot be dumped",
+				   th->tid, regs_is_compat(&th->regs) ? "32-bit" : "64-bit",
+				   p->pid);
+	}
+}
+
 int task_collect_outside(struct dump *d, struct dump_task *t)
 {
 	if (t->process->is_zombie)
@@ -460,9 +514,7 @@ int task_collect_outside(struct dump *d, struct dump_task *t)
 	rc = timers_collect(d, t);
 	if (rc < 0)
 		return rc;
-	if (regs_is_compat(&t->process->threads[0].regs))
-		dump_block(d, "pid %d: it is a 32-bit program, which cannot be dumped",
-			   t->process->pid);
+	check_code(d, t);
 	return 0;
 }
 
@@ -532,7 +584,8 @@ static int ask(struct questions *q, struct worker *w)
 	return 0;
 }
 
-static SaEntry **make_actions(struct arena *a, const struct answers *answers, size_t *ret_n)
+static SaEntry **make_actions(struct arena *a, const struct answers *answers, bool is_compat,
+			      size_t *ret_n)
 {
 	SaEntry **list = arena_array(a, SaEntry *, SIGNALS);
 	size_t n = 0;
@@ -545,6 +598,7 @@ static SaEntry **make_actions(struct arena *a, const struct answers *answers, si
 		e->flags = answers->action[sig].flags;
 		e->restorer = answers->action[sig].restorer;
 		e->mask = answers->action[sig].mask;
+		e->has_compat_sigaction = e->compat_sigaction = is_compat;
 		list[n++] = e;
 	}
 	*ret_n = n;
@@ -586,6 +640,18 @@ static TaskTimersEntry *make_timers(struct arena *a, const struct answers *answe
 	return e;
 }
 
+/* As an i386 has it. */
+struct compat_stack {
+	uint32_t sp;
+	int32_t flags;
+	uint32_t size;
+};
+
+static stack_t stack_of_compat(const struct compat_stack *c)
+{
+	return (stack_t){ (void *)(uint64_t)c->sp, c->flags, c->size };
+}
+
 static void put_altstack(struct arena *a, ThreadCoreEntry *e, const stack_t *ss)
 {
 	e->sas = MESSAGE(a, ThreadSasEntry, thread_sas_entry);
@@ -599,7 +665,7 @@ static void put_registers(struct dump *d, struct dump_thread *th, uint64_t clear
 	struct regs regs = thread_regs_alone(th->thread);
 
 	registers_to_core(&d->arena, &d->engine.layout, th->core, &regs, &th->thread->xstate,
-			  clear_tid_addr);
+			  clear_tid_addr, th->tls);
 }
 
 static void take_answers(struct dump *d, struct dump_task *t, const struct questions *q)
@@ -608,7 +674,8 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	CoreEntry *core = t->threads[0].core;
 	ThreadCoreEntry *e = core->thread_core;
 
-	core->tc->sigactions = make_actions(&d->arena, answers, &core->tc->n_sigactions);
+	core->tc->sigactions =
+		make_actions(&d->arena, answers, t->in.is_compat, &core->tc->n_sigactions);
 	core->tc->rlimits = make_limits(&d->arena, answers);
 	core->tc->timers = make_timers(&d->arena, answers);
 	core->tc->timers->posix = t->posix_timers;
@@ -631,7 +698,10 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 }
 
 struct thread_answers {
-	stack_t altstack;
+	union {
+		stack_t altstack;
+		struct compat_stack compat_altstack;
+	};
 	uint64_t clear_tid_addr;
 	int32_t pdeath_sig;
 	struct modes_of_thread modes;
@@ -691,7 +761,10 @@ static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 	e->has_pdeath_sig = answers->pdeath_sig != 0;
 	e->pdeath_sig = answers->pdeath_sig;
 	e->creds->secbits = q->calls[ASK_SECUREBITS].ret;
-	put_altstack(&d->arena, e, &answers->altstack);
+	stack_t ss = regs_is_compat(&q->thread->thread->regs)
+			     ? stack_of_compat(&answers->compat_altstack)
+			     : answers->altstack;
+	put_altstack(&d->arena, e, &ss);
 	modes_take_cpuid(q->thread, q->calls[ASK_CPUID].ret);
 	modes_take_thread(d, q->thread, &answers->modes);
 	put_registers(d, q->thread, answers->clear_tid_addr);

@@ -42,7 +42,7 @@ static CoreEntry *make_core(struct arena *a, struct xstate_layout *l, struct xst
 	regs.gp.fs_base = 0x7f0000000000;
 	xstate_layout_read(l);
 	*x = real_xstate(a);
-	registers_to_core(a, l, core, &regs, x, 0x4711);
+	registers_to_core(a, l, core, &regs, x, 0x4711, NULL);
 	return core;
 }
 
@@ -121,6 +121,63 @@ TEST(registers, a_component_in_its_first_state_can_be_missing)
 	pkru[0] = 0x55555544; /* a key is in use */
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
 	ASSERT(strstr(log_first_error(), "protection keys"));
+	arena_done(&a);
+}
+
+static CoreEntry *make_i386_core(struct arena *a, struct xstate_layout *l)
+{
+	CoreEntry *core = MESSAGE(a, CoreEntry, core_entry);
+	struct regs regs = { .gp = { .cs = 0x23, .gs = 0x63, .r15 = 1, .gs_base = 0x1111 } };
+	struct tls tls = { .segment = { { .entry_number = 12,
+					  .base_addr = 0xf7c4b000,
+					  .limit = 0xfffff,
+					  .seg_32bit = 1,
+					  .contents = 2,
+					  .limit_in_pages = 1,
+					  .useable = 1 },
+					{ .entry_number = 13, .read_exec_only = 1 },
+					{ .entry_number = 14, .seg_not_present = 1 } } };
+	struct xstate x = real_xstate(a);
+
+	xstate_layout_read(l);
+	registers_to_core(a, l, core, &regs, &x, 0, &tls);
+	return core;
+}
+
+TEST(registers, of_an_i386_have_the_base_of_their_segment)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	CoreEntry *core = make_i386_core(&a, &l);
+	const UserDescT *e = core->thread_info->tls[0];
+	struct regs regs;
+
+	ASSERT(registers_are_compat(core));
+	ASSERT_EQ(core->thread_info->gpregs->r15, 0);
+	ASSERT_EQ(core->thread_info->gpregs->gs_base, 0);
+	ASSERT(e->contents_h && !e->contents_l && e->usable && !e->read_exec_only);
+	registers_from_core(core, &regs);
+	ASSERT(regs_is_compat(&regs));
+	ASSERT_EQ(regs.gp.gs_base, 0xf7c4b000);
+	ASSERT_EQ(regs.gp.fs_base, 0);
+	arena_done(&a);
+}
+
+TEST(registers, of_an_i386_that_contradict_themselves_are_refused)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	CoreEntry *core = make_i386_core(&a, &l);
+
+	core->thread_info->gpregs->cs = 0x33;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	ASSERT(strstr(log_first_error(), "code segment"));
+	core->thread_info->gpregs->cs = 0x23;
+	core->thread_info->n_tls = 2;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	core->thread_info->n_tls = TLS_SEGMENTS;
+	core->thread_info->gpregs->mode = USER_X86_REGS_MODE__NATIVE;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
 	arena_done(&a);
 }
 

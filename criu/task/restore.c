@@ -70,6 +70,10 @@ static void add_limits(struct restore_task *t, struct program *p)
 	}
 }
 
+/* As an i386 has them. */
+#define COMPAT_RT_SIGACTION    174
+#define COMPAT_SET_ROBUST_LIST 311
+
 static int signal_of(size_t index)
 {
 	/* The list leaves out SIGKILL and SIGSTOP. */
@@ -82,6 +86,24 @@ static int signal_of(size_t index)
 struct kernel_sigaction {
 	uint64_t handler, flags, restorer, mask;
 };
+
+struct compat_sigaction {
+	uint32_t handler, flags, restorer, mask[2];
+};
+
+/* The kernel notes which kind of call it was, and makes handlers' frames like that. */
+static void add_compat_action(struct program *p, int sig, const SaEntry *e)
+{
+	const struct compat_sigaction act = {
+		e->sigaction, e->flags, e->restorer, { e->mask, e->mask >> 32 }
+	};
+	void *room = program_data(p, &act, sizeof(act));
+
+	if (room)
+		CALL(p, "set a signal action of a 32-bit program", COMPAT_RT_SIGACTION, sig,
+		     program_raddr(p, room), 0, 8)
+			->flags = CALL_COMPAT;
+}
 
 static void add_action(struct program *p, int sig, const struct kernel_sigaction *act)
 {
@@ -105,7 +127,11 @@ static void add_actions(struct restore_task *t, struct program *p)
 		const SaEntry *e = tc->sigactions[i];
 		struct kernel_sigaction act = { e->sigaction, e->flags, e->restorer, e->mask };
 
-		if (signal_of(i) <= SIGNALS)
+		if (signal_of(i) > SIGNALS)
+			continue;
+		if (e->compat_sigaction && t->is_compat)
+			add_compat_action(p, signal_of(i), e);
+		else
 			add_action(p, signal_of(i), &act);
 	}
 }
@@ -275,6 +301,16 @@ static void add_dumpable(const struct restore *r, const struct restore_task *t, 
 	CALL(p, "set dumpable", SYS_prctl, PR_SET_DUMPABLE, dumpable);
 }
 
+static void add_robust_list(const struct restore_task *t, const ThreadCoreEntry *e,
+			    struct program *p)
+{
+	long nr = t->is_compat ? COMPAT_SET_ROBUST_LIST : SYS_set_robust_list;
+	struct call *c = CALL(p, "set the robust list", nr, e->futex_rla, e->futex_rla_len);
+
+	if (t->is_compat)
+		c->flags = CALL_COMPAT;
+}
+
 /* All that a thread has to ask for itself. */
 static void add_thread_calls(struct restore *r, struct restore_task *t, struct restore_thread *th,
 			     struct program *p)
@@ -287,7 +323,7 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	if (name)
 		CALL(p, "set its name", SYS_prctl, PR_SET_NAME, program_raddr(p, name));
 	if (e->futex_rla_len)
-		CALL(p, "set the robust list", SYS_set_robust_list, e->futex_rla, e->futex_rla_len);
+		add_robust_list(t, e, p);
 	if (e->sas) {
 		stack_t ss = {
 			.ss_sp = (void *)e->sas->ss_sp,
@@ -408,15 +444,13 @@ static int unmap_region(struct restore *r, struct restore_task *t)
 {
 	uint64_t insn = vdso_call_insn(r, t);
 	struct thread_call call = { .nr = SYS_munmap, .arg = { r->region.raddr, r->region.size } };
-	struct regs now;
-	int rc = regs_get(t->pid, &now);
+	struct regs then;
 
-	if (rc < 0)
-		return fail(-rc, "pid %d: read registers", t->pid);
+	registers_from_core(t->threads[0].core, &then);
 	if (!insn)
 		return refuse(EOPNOTSUPP,
 			      "pid %d: it has no vDSO to leave the shared region through", t->pid);
-	rc = tracee_call(&r->engine, t->pid, &now, insn, regs_sp(&now), &call);
+	int rc = tracee_call(&r->engine, t->pid, &then, insn, regs_sp(&then), &call);
 	if (rc == 0 && call.ret < 0)
 		rc = fail(-call.ret, "pid %d: unmap the shared region", t->pid);
 	return rc;
@@ -450,6 +484,8 @@ int task_set_registers(struct restore *r, struct restore_task *t)
 
 	for (size_t i = 0; i < t->n_threads && rc == 0; i++)
 		rc = stop_thread(r, &t->threads[i]);
+	for (size_t i = 0; i < t->n_threads && rc == 0; i++)
+		rc = registers_set_tls(t->threads[i].core, t->threads[i].tid);
 	if (rc == 0)
 		rc = unmap_region(r, t);
 	if (rc < 0)

@@ -133,6 +133,9 @@ static int is_clock_of(struct dump_task *t, const PosixTimerEntry *e, struct thr
 	int rc = inject_thread_calls(&t->in, &batch, 1, ARRAY_SIZE(calls));
 	bool moved = has_moved(&v[0], &v[1]);
 	t->in.region.used = mark;
+	if (rc == 0 && (calls[0].ret < 0 || calls[1].ret < 0))
+		rc = fail(-min(calls[0].ret, calls[1].ret), "pid %d: read timer %u", thread->tid,
+			  e->it_id);
 	return rc < 0 ? rc : moved;
 }
 

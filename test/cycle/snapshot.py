@@ -12,8 +12,9 @@ import struct
 
 PAGE = 4096
 ZERO = bytes(PAGE)
-SIGSUSPEND = '130'
-READ = '0'
+# Numbers of calls in programs of 64 and of 32 bits, by the class of the ELF file.
+SIGSUSPEND = {2: '130', 1: '179'}
+READ = {2: '0', 1: '3'}
 
 # Fields of /proc/PID/status that differ from one moment to the next.
 VOLATILE_STATUS = re.compile(
@@ -107,12 +108,24 @@ def is_zombie(pid):
     return stat_fields(f'/proc/{pid}/stat').get(3) in ('Z', 'X', None)
 
 
+def elf_class(pid):
+    try:
+        with open(f'/proc/{pid}/exe', 'rb') as f:
+            return f.read(5)[4]
+    except (OSError, IndexError):
+        return 2
+
+
+def is_in_call(pid, tid, numbers):
+    return read(f'/proc/{pid}/task/{tid}/syscall').startswith(numbers.get(elf_class(pid), '?') + ' ')
+
+
 def is_serving(pid, tid):
-    return read(f'/proc/{pid}/task/{tid}/syscall').startswith(SIGSUSPEND + ' ')
+    return is_in_call(pid, tid, SIGSUSPEND)
 
 
 def is_reading(pid, tid):
-    return read(f'/proc/{pid}/task/{tid}/syscall').startswith(READ + ' ')
+    return is_in_call(pid, tid, READ)
 
 
 def is_stopped(pid):
@@ -181,12 +194,16 @@ class Mapping:
 
 
 def mappings(pid):
+    """The kernel shows the vsyscall page, which no 32-bit code can reach, where no exec made it a 32-bit
+    program: nothing can be done about that."""
     found = []
     for line in read(f'/proc/{pid}/smaps').splitlines():
         if re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
             found.append(Mapping(pid, line))
         elif line.startswith('VmFlags:') and found:
             found[-1].flags = ' '.join(f for f in line.split()[1:] if f not in KERNELS_OWN_FLAGS)
+    if elf_class(pid) == 1:
+        found = [m for m in found if m.name != '[vsyscall]']
     joined = []
     for m in found:
         if joined and m.continues(joined[-1]):

@@ -4,6 +4,7 @@
  * them, mask registers, control words. The loop in the middle counts in memory, so that not one
  * of them is free while it runs.
  */
+#ifdef __x86_64__
 #include <cpuid.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -301,3 +302,4 @@ void hold_clobber(void)
 			 :
 			 : "xmm0", "xmm7", "xmm15", "memory");
 }
+#endif

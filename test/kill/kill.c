@@ -45,6 +45,7 @@ struct variant {
 	 * victim gets home, but another tracer does not find that memory unused.
 	 */
 	bool spoils_frames;
+	bool is_i386; /* the victim is a 32-bit program */
 };
 
 static const struct variant variants[] = {
@@ -56,6 +57,9 @@ static const struct variant variants[] = {
 	{ "epoll", { "leader=epoll", "trap=ignored" } },
 	{ "futex", { "leader=futex", "trap=blocked" } },
 	{ "poll", { "leader=poll", "trap=handled" } },
+	{ "i386-regs", { "leader=regs", "trap=ignored" }, .is_i386 = true },
+	{ "i386-sleep", { "leader=sleep", "trap=default" }, .is_i386 = true },
+	{ "i386-futex", { "leader=futex", "trap=blocked" }, .is_i386 = true },
 };
 
 struct settings {
@@ -84,7 +88,7 @@ struct test {
 	struct tracer_board last_kill; /* where the last tracer was when it was killed */
 };
 
-static char victim_program[4096];
+static char victim_program[4096], victim32_program[4096 + 2];
 
 /* ---- one kill ---- */
 
@@ -159,7 +163,8 @@ static void trace_for(struct test *t, uint64_t ns)
 
 static bool new_victim(struct test *t)
 {
-	int rc = victim_start(&t->victim, victim_program, t->variant->args);
+	int rc = victim_start(&t->victim, t->variant->is_i386 ? victim32_program : victim_program,
+			      t->variant->args);
 
 	if (rc == 0 && t->is_stopped && !victim_stop(&t->victim))
 		rc = -1;
@@ -387,18 +392,14 @@ static const struct mode {
 	const char *name;
 	void (*run)(struct test *t);
 	bool is_stopped, is_control, is_at_once;
-	bool is_long; /* not in a quick run */
+	bool is_long;	  /* not in a quick run */
 	const char *only; /* for this variant */
 } modes[] = {
 	{ "points", do_points },
 	{ "random", do_random },
 	{ "stopped", do_once, .is_stopped = true },
 	{ "again", run_again, .is_at_once = true },
-	{ "stopped-again",
-	  run_again,
-	  .is_stopped = true,
-	  .is_at_once = true,
-	  .is_long = true },
+	{ "stopped-again", run_again, .is_stopped = true, .is_at_once = true, .is_long = true },
 	{ "control", do_once, .is_control = true, .only = "regs" },
 	{ "control", do_once, .is_control = true, .only = "sleep" },
 };
@@ -416,6 +417,10 @@ static void run_test(const struct settings *s, const struct variant *v, const st
 		return;
 	if (geteuid() != 0) {
 		skip(&t, "it takes root to map a region of another process");
+		return;
+	}
+	if (v->is_i386 && access(victim32_program, X_OK) < 0) {
+		skip(&t, "the compiler makes no 32-bit programs");
 		return;
 	}
 	if (!new_victim(&t)) {
@@ -512,6 +517,7 @@ static void find_victim_program(void)
 	while (n > 0 && victim_program[n - 1] != '/')
 		n--;
 	strcpy(victim_program + max(n, (ssize_t)0), "victim");
+	snprintf(victim32_program, sizeof(victim32_program), "%s32", victim_program);
 }
 
 int main(int argc, char **argv)

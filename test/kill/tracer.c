@@ -91,7 +91,7 @@ static void add_open_and_close(struct program *p)
 static void add_map_and_unmap(struct program *p)
 {
 	struct call *map = CALL(p, "mmap", SYS_mmap, 0, 1 << 16, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1ull, 0);
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_32BIT, -1ull, 0);
 	struct call *unmap = CALL(p, "munmap", SYS_munmap, 0, 1 << 16);
 
 	call_use(p, unmap, 0, map);
@@ -128,7 +128,14 @@ enum { ASK_SECUREBITS, ASK_ALTSTACK, ASK_TID_ADDRESS, N_ASKED };
 struct questions {
 	struct thread *thread;
 	struct {
-		stack_t altstack;
+		union {
+			stack_t altstack;
+			struct {
+				uint32_t sp;
+				int32_t flags;
+				uint32_t size;
+			} compat_altstack;
+		};
 		uint64_t tid_address;
 	} * answers;
 	struct thread_call calls[N_ASKED];
@@ -158,7 +165,9 @@ static int check_answers(const struct questions *q)
 	for (size_t i = 0; i < N_ASKED; i++)
 		if (q->calls[i].ret < 0)
 			return fail(-q->calls[i].ret, "pid %d: question %zu", q->thread->tid, i);
-	if (!q->answers->tid_address || q->answers->altstack.ss_flags != SS_DISABLE)
+	int flags = regs_is_compat(&q->thread->regs) ? q->answers->compat_altstack.flags
+						     : q->answers->altstack.ss_flags;
+	if (!q->answers->tid_address || flags != SS_DISABLE)
 		return refuse(EIO, "pid %d: wrong answers", q->thread->tid);
 	return 0;
 }

@@ -30,7 +30,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define STACK_SIZE    (256 * 1024)
-#define MS	      1000000l
+#define MS	      1000000ll
 #define NAP	      (2 * MS)
 #define FEED_EVERY    (1 * MS)
 #define REST	      (MS / 2)
@@ -154,6 +154,11 @@ static void round_sleep(struct me *me)
  */
 static long futex(volatile uint32_t *word, long op, long val, const struct timespec *t, long mask)
 {
+#ifdef __i386__
+	long ret = syscall(SYS_futex, word, op, val, t, NULL, mask);
+
+	return ret < 0 ? -errno : ret;
+#else
 	register const struct timespec *r10 __asm__("r10") = t;
 	register long r8 __asm__("r8") = 0;
 	register long r9 __asm__("r9") = mask;
@@ -166,6 +171,7 @@ static long futex(volatile uint32_t *word, long op, long val, const struct times
 			   "r"(r9)
 			 : "rcx", "r11", "memory");
 	return ret;
+#endif
 }
 
 static void round_futex(struct me *me)
@@ -281,6 +287,7 @@ static struct rseq *rseq_area(void)
 /* Adds one to the counter unless the section is interrupted or not on that CPU: then false. */
 static bool add_on(int cpu, volatile uint64_t *counter)
 {
+#ifdef __x86_64__
 	struct rseq *area = rseq_area();
 
 	/* clang-format off */
@@ -316,6 +323,10 @@ static bool add_on(int cpu, volatile uint64_t *counter)
 	/* clang-format on */
 	return true;
 aborted:
+#else
+	(void)cpu;
+	(void)counter;
+#endif
 	return false;
 }
 
@@ -375,8 +386,10 @@ static void pin_to_first_cpu(void)
 /* Twice rseq: it takes two to lose an addition. */
 static const struct role roles[] = {
 	{ "regs", round_regs },
+#ifdef __x86_64__
 	{ "rseq", round_rseq },
 	{ "rseq", round_rseq },
+#endif
 	{ "sleep", round_sleep },
 	{ "read", round_read, .is_fed = true },
 	{ "epoll", round_epoll, .is_fed = true },

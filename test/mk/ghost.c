@@ -24,7 +24,7 @@
 #define MAX_NAMES	32
 #define UNIT		65536L	/* data and holes are as large as any file system asks for */
 #define LARGE_BYTES	(1L << 20)
-#define SPARSE_BYTES	(1L << 32)
+#define SPARSE_BYTES	(1LL << 32)
 #define MAP_BYTES	(4 * PAGE)
 #define XATTR		"user.mk"
 

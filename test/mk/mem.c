@@ -18,10 +18,16 @@
 #include "mk.h"
 
 #define FILE_PAGES	16
+#ifdef __i386__
+#define GROWS_AT	0x60000000UL
+#define HOLE_AT		0x70000000UL
+#define HIGH_AT		0xffffd000UL
+#else
 #define GROWS_AT	0x200000000UL	/* far from everything, with room below */
 #define HOLE_AT		0x300000000UL	/* room is taken from the top: this hole stays one */
-#define LOW_AT		0x10000UL
 #define HIGH_AT		0x7fffffffe000UL	/* the last page that a task can have */
+#endif
+#define LOW_AT		0x10000UL
 #define MAX_MAPS	60000
 #define NR_ALLOCS	200
 #define DEPTH		150		/* stack frames of a page and more each */

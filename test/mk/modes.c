@@ -194,6 +194,14 @@ static void set_io_flusher(void)
 
 /* ---- system calls that become signals ---- */
 
+#ifdef __i386__
+#define REG_PC		REG_EIP
+#define REG_RESULT	REG_EAX
+#else
+#define REG_PC		REG_RIP
+#define REG_RESULT	REG_RAX
+#endif
+
 static void on_call(int sig, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -202,8 +210,8 @@ static void on_call(int sig, siginfo_t *info, void *context)
 	selector = 0;
 	caught_call = info->si_syscall;
 	/* now it is made */
-	regs[REG_RIP] -= 2;
-	regs[REG_RAX] = caught_call;
+	regs[REG_PC] -= 2;
+	regs[REG_RESULT] = caught_call;
 }
 
 /* Before Linux 6.4 a tracer cannot see it, and no checkpoint can keep it. */

@@ -4,6 +4,7 @@
  * and spin on a flag in memory, touching none of them. A check raises the
  * flag; each thread then writes its registers out, and C compares them.
  */
+#ifdef __x86_64__
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -566,3 +567,4 @@ struct factory regs_factory = {
 	.check	= check,
 	.around	= around,
 };
+#endif

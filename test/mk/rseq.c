@@ -46,6 +46,7 @@ static struct rseq *rseq_area(void)
 /* Adds one to counters[cpu] unless the section is interrupted or not on that cpu: then false. */
 static bool add_on(int cpu, volatile long *counter)
 {
+#ifdef __x86_64__
 	struct rseq *area = rseq_area();
 
 	asm goto volatile (
@@ -79,6 +80,10 @@ static bool add_on(int cpu, volatile long *counter)
 		: aborted);
 	return true;
 aborted:
+#else
+	(void)cpu;
+	(void)counter;
+#endif
 	return false;
 }
 

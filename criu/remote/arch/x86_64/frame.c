@@ -11,14 +11,14 @@
 #include <unistd.h>
 
 #include "base/own.h"
-#include "remote/arch.h"
+#include "remote/arch/x86_64/compat.h"
+#include "remote/arch/x86_64/frame.h"
+#include "remote/arch/x86_64/xsave.h"
 
-#define UC_FP_XSTATE	     1
 #define UC_SIGCONTEXT_SS     2
 #define UC_STRICT_RESTORE_SS 4
 #define SW_BYTES	     464 /* of the legacy area: the software's own */
-#define LEGACY_AND_HEADER    576
-#define XFEATURE_FIRST_TILE  17 /* AMX: only in frames of tasks that asked for it */
+#define XFEATURE_FIRST_TILE  17	 /* AMX: only in frames of tasks that asked for it */
 #define USER_CS		     0x33
 #define USER_SS		     0x2b
 
@@ -65,7 +65,7 @@ static uint64_t xfeatures_of(const struct xstate *x)
 	uint64_t xcr0, used;
 
 	memcpy(&xcr0, x->data + SW_BYTES, sizeof(xcr0));
-	memcpy(&used, x->data + 512, sizeof(used));
+	memcpy(&used, x->data + XSTATE_BV_AT, sizeof(used));
 	if (!(used >> XFEATURE_FIRST_TILE))
 		xcr0 &= (1ull << XFEATURE_FIRST_TILE) - 1;
 	return xcr0;
@@ -75,7 +75,7 @@ static uint64_t xfeatures_of(const struct xstate *x)
 static size_t xstate_frame_size(const struct xstate_layout *l, const struct xstate *x)
 {
 	uint64_t features = xfeatures_of(x);
-	size_t size = LEGACY_AND_HEADER;
+	size_t size = HEADER_END;
 
 	for (size_t i = 2; i < ARRAY_SIZE(l->size); i++)
 		if (features >> i & 1 && (size_t)l->offset[i] + l->size[i] <= x->size)
@@ -116,7 +116,7 @@ static void put_regs(struct sigcontext64 *sc, const struct user_regs_struct *g)
 	sc->ss = USER_SS;
 }
 
-static void put_xstate(const struct xstate_layout *l, uint8_t *out, const struct xstate *x)
+void frame_put_xstate(const struct xstate_layout *l, uint8_t *out, const struct xstate *x)
 {
 	size_t size = xstate_frame_size(l, x);
 	uint64_t features = xfeatures_of(x), in_use;
@@ -130,9 +130,9 @@ static void put_xstate(const struct xstate_layout *l, uint8_t *out, const struct
 
 	memcpy(out, x->data, size);
 	memcpy(out + SW_BYTES, &sw, sizeof(sw));
-	memcpy(&in_use, out + 512, sizeof(in_use));
+	memcpy(&in_use, out + XSTATE_BV_AT, sizeof(in_use));
 	in_use &= features;
-	memcpy(out + 512, &in_use, sizeof(in_use));
+	memcpy(out + XSTATE_BV_AT, &in_use, sizeof(in_use));
 	memcpy(out + size, &magic2, sizeof(magic2));
 }
 
@@ -150,15 +150,17 @@ ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint6
 		.mask = mask,
 	};
 
-	if (x && x->size < LEGACY_AND_HEADER)
+	if (x && x->size < HEADER_END)
 		return -EOPNOTSUPP;
+	if (regs_is_compat(regs))
+		return compat_frame_build(l, buf, at, restorer, regs, x, mask);
 	/* The kernel does not read this; the call before may end with words popped from here. */
 	regs_fill_mark(f.siginfo, sizeof(f.siginfo));
 	put_regs(&f.sc, &regs->gp);
 	if (x) {
 		f.sc.fpstate = fpstate_at(at);
 		memset(buf, 0, frame_size(l, x));
-		put_xstate(l, (uint8_t *)buf + (fpstate_at(at) - at), x);
+		frame_put_xstate(l, (uint8_t *)buf + (fpstate_at(at) - at), x);
 	}
 	memcpy(buf, &f, sizeof(f));
 	return frame_size(l, x);
@@ -168,23 +170,24 @@ ssize_t frame_build(const struct xstate_layout *l, void *buf, uint64_t at, uint6
  * Follows the code behind a system call instruction. Harmless on the way to `ret`: clearing or
  * loading registers (a signal frame puts all of them back) and taking words off the stack.
  */
-static bool reaches_return(const uint8_t *p, const uint8_t *end, size_t *ret_pops)
+static bool reaches_return(const uint8_t *p, const uint8_t *end, bool is_compat, size_t *ret_pops)
 {
-	size_t pops = 0;
+	size_t pops = 0, word = is_compat ? 4 : 8;
 
 	for (int i = 0; i < 32 && p + 4 < end; i++) {
-		const uint8_t *op = p + (p[0] >= 0x40 && p[0] <= 0x4f); /* behind a REX prefix */
+		bool has_rex = !is_compat && p[0] >= 0x40 && p[0] <= 0x4f;
+		const uint8_t *op = p + has_rex;
 
 		if (p[0] == 0xc3) {
 			*ret_pops = pops;
 			return true;
 		}
-		if (*op >= 0x58 && *op <= 0x5f && (*op != 0x5c || op != p)) { /* pop, not of rsp */
-			pops += 8;
+		if (*op >= 0x58 && *op <= 0x5f && (*op != 0x5c || has_rex)) { /* pop, not of rsp */
+			pops += word;
 			p = op + 1;
 		} else if (*op == 0x31 && op[1] >= 0xc0) { /* xor reg, reg */
 			p = op + 2;
-		} else if (p[0] == 0x48 && p[1] == 0x83 && p[2] == 0xc4 &&
+		} else if (!is_compat && p[0] == 0x48 && p[1] == 0x83 && p[2] == 0xc4 &&
 			   p[3] < 0x80) { /* add $, rsp */
 			pops += p[3];
 			p += 4;
@@ -197,15 +200,22 @@ static bool reaches_return(const uint8_t *p, const uint8_t *end, size_t *ret_pop
 	return false;
 }
 
-ssize_t find_call_gadget(const uint8_t *code, size_t size, size_t *ret_pops)
+/* The vDSO of 32-bit tasks always holds int $0x80 (where other ways in return to, too). */
+static const uint8_t *call_insn(bool is_compat)
 {
+	return (const uint8_t *)(is_compat ? "\xcd\x80" : "\x0f\x05");
+}
+
+ssize_t find_call_gadget(const uint8_t *code, size_t size, bool is_compat, size_t *ret_pops)
+{
+	const uint8_t *insn = call_insn(is_compat);
 	ssize_t best = -ENOENT;
 
 	for (size_t i = 0; i + 2 < size; i++) {
 		size_t pops;
 
-		if (code[i] != 0x0f || code[i + 1] != 0x05 ||
-		    !reaches_return(code + i + 2, code + size, &pops))
+		if (code[i] != insn[0] || code[i + 1] != insn[1] ||
+		    !reaches_return(code + i + 2, code + size, is_compat, &pops))
 			continue;
 		if (best < 0 || pops < *ret_pops) {
 			best = i;
@@ -219,7 +229,7 @@ ssize_t find_store_gadget(const uint8_t *code, size_t size, size_t *ret_pops)
 {
 	for (size_t i = 0; i + 2 < size; i++) /* mov %eax, (%rbx) */
 		if (code[i] == 0x89 && code[i + 1] == 0x03 &&
-		    reaches_return(code + i + 2, code + size, ret_pops) &&
+		    reaches_return(code + i + 2, code + size, false, ret_pops) &&
 		    *ret_pops <= FRAME_STORE_POPS_MAX)
 			return i;
 	return -ENOENT;
@@ -232,13 +242,15 @@ static ssize_t find_bytes(const uint8_t *code, size_t size, const void *what, si
 	return p ? p - code : -ENOENT;
 }
 
-ssize_t find_syscall(const uint8_t *code, size_t size)
+ssize_t find_syscall(const uint8_t *code, size_t size, bool is_compat)
 {
-	return find_bytes(code, size, "\x0f\x05", 2);
+	return find_bytes(code, size, call_insn(is_compat), 2);
 }
 
-ssize_t find_sigreturn(const uint8_t *code, size_t size)
+ssize_t find_sigreturn(const uint8_t *code, size_t size, bool is_compat)
 {
+	if (is_compat) /* mov $173, %eax; int $0x80 */
+		return find_bytes(code, size, "\xb8\xad\x00\x00\x00\xcd\x80", 7);
 	/* mov $15, %rax; syscall (glibc, Go) and mov $15, %eax; syscall (musl) */
 	ssize_t i = find_bytes(code, size, "\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", 9);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* x86-64: registers, system calls in a stopped thread, and what an interrupted call needs. */
 #include <cpuid.h>
-#include <elf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -9,12 +8,13 @@
 #include <sys/uio.h>
 
 #include "base/own.h"
-#include "remote/arch.h"
+#include "remote/arch/x86_64/compat.h"
 
 #define NT_X86_XSTATE  0x202
 #define TRAP_FLAG      0x100u
 #define DIRECTION_FLAG 0x400u
 #define USER_CS_64     0x33
+#define USER_DS	       0x2b
 #define MARK	       0x9a3cf57b6de2801full /* in registers that no call and not the stub uses */
 
 /* Codes that the kernel keeps to itself: include/linux/errno.h. */
@@ -41,18 +41,15 @@ void xstate_layout_read(struct xstate_layout *ret)
 	}
 }
 
+/* PTRACE_GETREGSET would give a thread in 32-bit code the registers of an i386. */
 int regs_get(pid_t tid, struct regs *ret)
 {
-	struct iovec iov = { &ret->gp, sizeof(ret->gp) };
-
-	return ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+	return ptrace(PTRACE_GETREGS, tid, NULL, &ret->gp) < 0 ? -errno : 0;
 }
 
 int regs_set(pid_t tid, const struct regs *regs)
 {
-	struct iovec iov = { (void *)&regs->gp, sizeof(regs->gp) };
-
-	return ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+	return ptrace(PTRACE_SETREGS, tid, NULL, &regs->gp) < 0 ? -errno : 0;
 }
 
 int xstate_get(pid_t tid, void *buf)
@@ -77,6 +74,9 @@ static void set_mark(struct regs *r)
 
 bool regs_is_marked(const struct regs *regs)
 {
+	/* 32-bit code has no use for these registers: they may hold an older mark. */
+	if (regs_is_compat(regs))
+		return compat_is_marked(regs);
 	return regs->gp.r14 == MARK && regs->gp.r15 == MARK;
 }
 
@@ -95,15 +95,19 @@ struct regs regs_for_call(const struct regs *orig, uint64_t insn, uint64_t sp, l
 
 	r.gp.rip = insn;
 	r.gp.rsp = sp;
-	r.gp.rax = nr;
 	r.gp.orig_rax = -1; /* or the kernel would restart the interrupted call in our place */
+	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
+	if (regs_is_compat(orig)) {
+		compat_set_call(&r, nr, arg);
+		return r;
+	}
+	r.gp.rax = nr;
 	r.gp.rdi = arg[0];
 	r.gp.rsi = arg[1];
 	r.gp.rdx = arg[2];
 	r.gp.r10 = arg[3];
 	r.gp.r8 = arg[4];
 	r.gp.r9 = arg[5];
-	r.gp.eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
 	set_mark(&r);
 	return r;
 }
@@ -122,6 +126,8 @@ struct regs regs_for_stub(const struct regs *orig, uint64_t entry, uint64_t slot
 {
 	struct regs r = *orig;
 
+	r.gp.cs = USER_CS_64;
+	r.gp.ss = USER_DS;
 	r.gp.rip = entry;
 	r.gp.rbx = slot;
 	r.gp.orig_rax = -1;
@@ -147,12 +153,27 @@ uint64_t regs_sp(const struct regs *regs)
 
 bool regs_is_compat(const struct regs *regs)
 {
-	return regs->gp.cs != USER_CS_64;
+	return regs->gp.cs == USER_CS_32;
+}
+
+bool regs_is_in_known_code(const struct regs *regs)
+{
+	return regs->gp.cs == USER_CS_64 || regs->gp.cs == USER_CS_32;
+}
+
+static long restart_syscall_of(const struct regs *regs)
+{
+	return regs_is_compat(regs) ? COMPAT_RESTART_SYSCALL : SYS_restart_syscall;
+}
+
+bool regs_is_restart(const struct regs *regs)
+{
+	return regs_interrupted_call(regs) == restart_syscall_of(regs);
 }
 
 long regs_interrupted_call(const struct regs *regs)
 {
-	int64_t rax = regs->gp.rax, nr = regs->gp.orig_rax;
+	int64_t rax = regs->gp.rax, nr = (int32_t)regs->gp.orig_rax;
 
 	if (nr < 0)
 		return -1;
@@ -164,20 +185,30 @@ long regs_interrupted_call(const struct regs *regs)
 
 bool regs_may_restart(const struct regs *regs)
 {
-	return regs->gp.rax == SYS_restart_syscall;
+	return (int64_t)regs->gp.rax == restart_syscall_of(regs);
 }
 
 void regs_before_restart(struct regs *regs)
 {
-	if ((int64_t)regs->gp.orig_rax < 0)
-		regs->gp.orig_rax = SYS_restart_syscall;
+	if ((int32_t)regs->gp.orig_rax < 0)
+		regs->gp.orig_rax = restart_syscall_of(regs);
 	regs->gp.rax = -ERESTART_RESTARTBLOCK;
 	regs->gp.rip += 2;
 }
 
 bool regs_need_restart_block(const struct regs *regs)
 {
-	return (int64_t)regs->gp.orig_rax >= 0 && (int64_t)regs->gp.rax == -ERESTART_RESTARTBLOCK;
+	return (int32_t)regs->gp.orig_rax >= 0 && (int64_t)regs->gp.rax == -ERESTART_RESTARTBLOCK;
+}
+
+uint64_t regs_restarted_time(const struct regs *regs, long nr)
+{
+	return regs_is_compat(regs) ? compat_restarted_time(regs, nr) : 0;
+}
+
+long regs_restarted_number(const struct regs *regs, long nr, const uint32_t time[3])
+{
+	return regs_is_compat(regs) ? compat_restarted_number(nr, time) : nr;
 }
 
 void regs_set_interrupted_call(struct regs *regs, long nr)
@@ -187,10 +218,11 @@ void regs_set_interrupted_call(struct regs *regs, long nr)
 
 uint64_t regs_argument(const struct regs *regs, int i)
 {
-	const uint64_t arg[6] = { regs->gp.rdi, regs->gp.rsi, regs->gp.rdx,
-				  regs->gp.r10, regs->gp.r8,  regs->gp.r9 };
+	const struct user_regs_struct *g = &regs->gp;
+	const uint64_t arg[6] = { g->rdi, g->rsi, g->rdx, g->r10, g->r8, g->r9 };
+	const uint64_t compat_arg[6] = { g->rbx, g->rcx, g->rdx, g->rsi, g->rdi, g->rbp };
 
-	return arg[i];
+	return regs_is_compat(regs) ? compat_arg[i] : arg[i];
 }
 
 /* Calls that are never restarted, so that even a stop without a signal ends them. */
@@ -199,8 +231,12 @@ static const long never_restarted[] = {
 	SYS_semop,	SYS_semtimedop,	 SYS_io_getevents,
 };
 
-static bool is_never_restarted(long nr)
+static bool is_never_restarted(const struct regs *regs)
 {
+	long nr = regs->gp.orig_rax;
+
+	if (regs_is_compat(regs))
+		return compat_is_never_restarted(nr);
 	for (size_t i = 0; i < ARRAY_SIZE(never_restarted); i++)
 		if (never_restarted[i] == nr)
 			return true;
@@ -209,8 +245,19 @@ static bool is_never_restarted(long nr)
 
 void regs_fix_resume(struct regs *regs)
 {
-	if ((int64_t)regs->gp.rax == -EINTR && is_never_restarted(regs->gp.orig_rax))
+	if ((int64_t)regs->gp.rax == -EINTR && is_never_restarted(regs))
 		regs->gp.rax = -ERESTARTNOHAND;
+}
+
+/* nanosleep(req, rem), clock_nanosleep(clock, flags, req, rem): rem was filled. */
+static void sleep_for_the_rest(struct regs *regs, long nr)
+{
+	if (regs_is_compat(regs))
+		compat_sleep_for_the_rest(regs, nr);
+	else if (nr == SYS_nanosleep && regs->gp.rsi)
+		regs->gp.rdi = regs->gp.rsi;
+	else if (nr == SYS_clock_nanosleep && regs->gp.r10)
+		regs->gp.rdx = regs->gp.r10;
 }
 
 void regs_redo_call(struct regs *regs)
@@ -218,15 +265,15 @@ void regs_redo_call(struct regs *regs)
 	int64_t rax = regs->gp.rax;
 	long nr = regs_interrupted_call(regs);
 
-	if (nr < 0 || (rax == -EINTR && !is_never_restarted(nr)))
+	if (nr < 0 || (rax == -EINTR && !is_never_restarted(regs)))
 		return;
-	/* nanosleep(req, rem), clock_nanosleep(clock, flags, req, rem): rem was filled. */
-	if (rax == -ERESTART_RESTARTBLOCK && nr == SYS_nanosleep && regs->gp.rsi)
-		regs->gp.rdi = regs->gp.rsi;
-	if (rax == -ERESTART_RESTARTBLOCK && nr == SYS_clock_nanosleep && regs->gp.r10)
-		regs->gp.rdx = regs->gp.r10;
-	regs->gp.rax = nr == SYS_restart_syscall ? (uint64_t)-EINTR : (uint64_t)nr;
-	if (nr != SYS_restart_syscall)
+	if (rax == -ERESTART_RESTARTBLOCK)
+		sleep_for_the_rest(regs, nr);
+	if (nr == restart_syscall_of(regs)) {
+		regs->gp.rax = -EINTR;
+	} else {
+		regs->gp.rax = nr;
 		regs->gp.rip -= 2;
+	}
 	regs->gp.orig_rax = -1;
 }

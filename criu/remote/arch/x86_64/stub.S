@@ -12,6 +12,7 @@
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
+#define COMPAT_NR_RT_SIGRETURN 173
 
 	.section .rodata
 	.globl stub_begin, stub_child, stub_end
@@ -92,7 +93,10 @@ next:
 	load	16, %r8
 	load	32, %r9
 3:	mov	CALL_NR(%r12), %eax
+	testb	$CALL_COMPAT, CALL_FLAGS(%r12)
+	jnz	compat
 	syscall
+made:
 	test	%rax, %rax
 	jnz	4f
 	testb	$CALL_CLONES, CALL_FLAGS(%r12)
@@ -113,12 +117,31 @@ finish:
 	mov	%r13d, SLOT_INDEX(%rbx)
 	jmp	idle
 
+/* Its calls take their arguments from other registers. r8-r15 stay as they are (Linux 4.17). */
+compat:
+	mov	%rbx, %r11
+	mov	%edi, %ebx
+	mov	%esi, %ecx
+	mov	%r10d, %esi
+	mov	%r8d, %edi
+	mov	%r9d, %ebp
+	int	$0x80
+	mov	%r11, %rbx
+	jmp	made
+
 /* criu is gone: return through the prepared signal frames. */
 orphaned:
 	mov	SLOT_FRAME(%rbx), %rsp
 	test	%rsp, %rsp
 	jz	exit
+	cmpl	$0, SLOT_COMPAT(%rbx)
+	jne	compat_return
 	ret
+/* Its frame is read as if a 32-bit ret had taken off the address at its start. */
+compat_return:
+	add	$4, %rsp
+	mov	$COMPAT_NR_RT_SIGRETURN, %eax
+	int	$0x80
 exit:
 	mov	$__NR_exit_group, %eax
 	xor	%edi, %edi

@@ -9,24 +9,8 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "image/image.h"
+#include "remote/arch/x86_64/xsave.h"
 #include "task/registers.h"
-
-/* Legacy area of FXSAVE. */
-struct fxsave {
-	uint16_t cwd, swd, twd, fop;
-	uint64_t rip, rdp;
-	uint32_t mxcsr, mxcsr_mask;
-	uint32_t st[32];
-	uint32_t xmm[64];
-	uint32_t padding[12];
-	uint32_t software[12];
-};
-
-_Static_assert(sizeof(struct fxsave) == 512, "FXSAVE area");
-
-#define XSTATE_BV_AT 512
-#define HEADER_END   576
-#define X87_AND_SSE  3u
 
 /* XSAVE components that images have a field for. */
 struct component {
@@ -89,10 +73,6 @@ static UserX86XsaveEntry *xsave_to_image(struct arena *a, const struct xstate_la
 	return e;
 }
 
-/* The initial state, which the CPU does not store when its bit in xstate_bv is clear. */
-#define FCW_INIT   0x37f
-#define MXCSR_INIT 0x1f80
-
 static UserX86FpregsEntry *fpregs_to_image(struct arena *a, const struct xstate_layout *l,
 					   const struct xstate *x)
 {
@@ -140,8 +120,54 @@ static UserX86FpregsEntry *fpregs_to_image(struct arena *a, const struct xstate_
 	X(ss, ss) X(fs_base, fs_base) X(gs_base, gs_base) X(ds, ds) X(es, es) X(fs, fs) X(gs, gs)
 /* clang-format on */
 
+static UserDescT **tls_to_image(struct arena *a, const struct tls *tls)
+{
+	UserDescT **list = arena_array(a, UserDescT *, TLS_SEGMENTS);
+
+	for (size_t i = 0; i < TLS_SEGMENTS; i++) {
+		const struct user_desc *d = &tls->segment[i];
+		UserDescT *e = list[i] = MESSAGE(a, UserDescT, user_desc_t);
+
+		e->entry_number = d->entry_number;
+		e->base_addr = d->base_addr;
+		e->limit = d->limit;
+		e->seg_32bit = d->seg_32bit;
+		e->contents_h = d->contents & 2;
+		e->contents_l = d->contents & 1;
+		e->read_exec_only = d->read_exec_only;
+		e->limit_in_pages = d->limit_in_pages;
+		e->seg_not_present = d->seg_not_present;
+		e->usable = d->useable;
+	}
+	return list;
+}
+
+static struct user_desc segment_from_image(const UserDescT *e)
+{
+	return (struct user_desc){
+		.entry_number = e->entry_number,
+		.base_addr = e->base_addr,
+		.limit = e->limit,
+		.seg_32bit = e->seg_32bit,
+		.contents = (e->contents_h ? 2 : 0) | (e->contents_l ? 1 : 0),
+		.read_exec_only = e->read_exec_only,
+		.limit_in_pages = e->limit_in_pages,
+		.seg_not_present = e->seg_not_present,
+		.useable = e->usable,
+	};
+}
+
+/* An i386 has fewer registers, and its segments say where they start. */
+static void strip_to_i386(UserX86RegsEntry *e)
+{
+	e->mode = USER_X86_REGS_MODE__COMPAT;
+	e->r8 = e->r9 = e->r10 = e->r11 = e->r12 = e->r13 = e->r14 = e->r15 = 0;
+	e->fs_base = e->gs_base = 0;
+}
+
 void registers_to_core(struct arena *a, const struct xstate_layout *l, CoreEntry *core,
-		       const struct regs *regs, const struct xstate *x, uint64_t clear_tid_addr)
+		       const struct regs *regs, const struct xstate *x, uint64_t clear_tid_addr,
+		       const struct tls *tls)
 {
 	ThreadInfoX86 *info = MESSAGE(a, ThreadInfoX86, thread_info_x86);
 	UserX86RegsEntry *e = MESSAGE(a, UserX86RegsEntry, user_x86_regs_entry);
@@ -151,6 +177,12 @@ void registers_to_core(struct arena *a, const struct xstate_layout *l, CoreEntry
 #undef TO_IMAGE
 	e->has_mode = true;
 	e->mode = USER_X86_REGS_MODE__NATIVE;
+	if (regs_is_compat(regs))
+		strip_to_i386(e);
+	if (tls) {
+		info->n_tls = TLS_SEGMENTS;
+		info->tls = tls_to_image(a, tls);
+	}
 	info->clear_tid_addr = clear_tid_addr;
 	info->gpregs = e;
 	info->fpregs = fpregs_to_image(a, l, x);
@@ -218,6 +250,34 @@ static int check_lengths(const UserX86FpregsEntry *f, const char *who)
 	return 0;
 }
 
+bool registers_are_compat(const CoreEntry *core)
+{
+	const UserX86RegsEntry *e = core->thread_info->gpregs;
+
+	return e->has_mode && e->mode == USER_X86_REGS_MODE__COMPAT;
+}
+
+static int check_mode(const CoreEntry *core, const char *who)
+{
+	const ThreadInfoX86 *info = core->thread_info;
+	struct regs regs;
+
+	if (info->n_tls && info->n_tls != TLS_SEGMENTS)
+		return refuse(EINVAL, "%s: it has %zu segments for thread-local storage, not %d",
+			      who, info->n_tls, TLS_SEGMENTS);
+	registers_from_core(core, &regs);
+	if (regs_is_compat(&regs) != registers_are_compat(core))
+		return refuse(EINVAL, "%s: its code segment (%#lx) is not that of a %s program",
+			      who, (long)info->gpregs->cs,
+			      registers_are_compat(core) ? "32-bit" : "64-bit");
+	if (registers_are_compat(core) && !compat_is_there())
+		return refuse(ENOEXEC,
+			      "%s: it is a 32-bit program, and this kernel runs none "
+			      "(CONFIG_IA32_EMULATION, ia32_emulation=)",
+			      who);
+	return 0;
+}
+
 int registers_check(const struct xstate_layout *l, const CoreEntry *core, const char *who)
 {
 	if (core->mtype != REGISTERS_MACHINE)
@@ -226,15 +286,25 @@ int registers_check(const struct xstate_layout *l, const CoreEntry *core, const 
 	if (!core->thread_info)
 		return refuse(EINVAL, "%s: its registers are missing", who);
 	const ThreadInfoX86 *info = core->thread_info;
-	if (info->gpregs->has_mode && info->gpregs->mode != USER_X86_REGS_MODE__NATIVE)
-		return refuse(EOPNOTSUPP, "%s: 32-bit tasks cannot be restored", who);
-	int rc = check_lengths(info->fpregs, who);
+	int rc = check_mode(core, who);
+	if (rc < 0)
+		return rc;
+	rc = check_lengths(info->fpregs, who);
 	if (rc < 0 || !info->fpregs->xsave)
 		return rc;
 	uint64_t missing = used_components(info->fpregs->xsave) & ~l->features;
 	if (missing)
 		return refuse(ENOEXEC, "%s: it uses %s, which this CPU lacks (XSAVE features %#lx)",
 			      who, component_name(missing), (long)missing);
+	return 0;
+}
+
+/* By a selector: index, table and privilege. */
+static uint64_t segment_base(const ThreadInfoX86 *info, uint64_t selector)
+{
+	for (size_t i = 0; i < info->n_tls; i++)
+		if (info->tls[i]->entry_number == selector >> 3)
+			return info->tls[i]->base_addr;
 	return 0;
 }
 
@@ -247,6 +317,23 @@ void registers_from_core(const CoreEntry *core, struct regs *ret)
 	FOR_ALL_REGS(FROM_IMAGE)
 #undef FROM_IMAGE
 	ret->gp.orig_rax = -1;
+	if (registers_are_compat(core)) {
+		ret->gp.fs_base = segment_base(core->thread_info, e->fs);
+		ret->gp.gs_base = segment_base(core->thread_info, e->gs);
+	}
+}
+
+int registers_set_tls(const CoreEntry *core, pid_t tid)
+{
+	const ThreadInfoX86 *info = core->thread_info;
+	struct tls tls;
+
+	if (!info->n_tls)
+		return 0;
+	for (size_t i = 0; i < TLS_SEGMENTS; i++)
+		tls.segment[i] = segment_from_image(info->tls[i]);
+	int rc = tls_set(tid, &tls);
+	return rc < 0 ? fail(-rc, "pid %d: set its segments for thread-local storage", tid) : 0;
 }
 
 int registers_xstate_from_core(const struct xstate_layout *l, const CoreEntry *core, uint8_t *x,
