@@ -427,6 +427,9 @@ static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
 	if (p->stop_signal) {
 		e->has_stop_signo = true;
 		e->stop_signo = p->stop_signal;
+		/* The kernel forgets the signal when the parent has been told (Linux 5.16). */
+		e->has_stop_is_news = e->stop_is_news =
+			p->stat.exit_code == (uint32_t)p->stop_signal;
 	}
 	e->blk_sigset = p->threads[0].mask;
 	if (read_small_at(p->proc_fd, "personality", text, sizeof(text)) > 0 && text_hex(text, &n))

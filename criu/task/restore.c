@@ -212,44 +212,89 @@ static int let_die(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-/* Goes on behind the group stop: a tracee may, and is in it again when it is let go. */
-static int wait_group_stop(struct restore *r, struct restore_task *t)
+static int pass_on(pid_t pid, long sig)
 {
+	return ptrace(PTRACE_CONT, pid, NULL, sig) < 0 ? fail(errno, "pid %d: continue", pid) : 0;
+}
+
+/*
+ * The task sends itself two SIGSTOP:
+ *  1. in place of the first it gets the signal that had stopped it; 2. it is in the group stop
+ *  then, behind which a tracee may go on (it is in it again when it is let go); 3. the second is
+ *  dropped. But where nobody is left who could end such a stop (an orphaned process group) the
+ *  kernel ignores all signals that stop but SIGSTOP: then the second stops it.
+ */
+static int pass_stop_on(struct restore *r, struct restore_task *t, int sig)
+{
+	int n_sent = 0, n_stops = 0;
+
 	for (;;) {
-		int status, rc = engine_wait(&r->engine, t->pid, &status);
+		int status;
+		int rc = engine_wait(&r->engine, t->pid, &status);
 
 		if (rc < 0)
 			return rc;
 		if (!WIFSTOPPED(status))
 			return tracee_died(t->pid, status, "it was to be stopped");
 		bool is_group_stop = status >> 16 == PTRACE_EVENT_STOP;
-		if (ptrace(PTRACE_CONT, t->pid, NULL, is_group_stop ? 0 : (long)WSTOPSIG(status)) <
-		    0)
-			return fail(errno, "pid %d: continue", t->pid);
-		if (is_group_stop)
-			return 0;
+		n_stops += is_group_stop;
+		n_sent += !is_group_stop && WSTOPSIG(status) == SIGSTOP;
+		if (n_sent == 2 && n_stops)
+			return pass_on(t->pid, 0);
+		rc = pass_on(t->pid, is_group_stop ? 0 : n_sent == 1 ? sig : WSTOPSIG(status));
+		if (rc < 0)
+			return rc;
 	}
 }
 
+static int stop_signal_of(const struct restore_task *t)
+{
+	const TaskCoreEntry *tc = t->image->cores[0]->tc;
+
+	return tc->has_stop_signo && (tc->stop_signo == SIGTSTP || tc->stop_signo == SIGTTIN ||
+				      tc->stop_signo == SIGTTOU)
+		       ? (int)tc->stop_signo
+		       : SIGSTOP;
+}
+
+/* Of what its tracer passes on it gets only what it does not block. */
+static int stop_by(struct restore *r, struct restore_task *t, int sig)
+{
+	const uint64_t all = ~0ull, but_one = ~(1ull << (sig - 1));
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 4);
+
+	if (rc < 0)
+		return rc;
+	const void *open = program_data(&p, &but_one, sizeof(but_one));
+	const void *closed = program_data(&p, &all, sizeof(all));
+	if (!open || !closed)
+		return -ENOSPC;
+	CALL(&p, "let a signal through", SYS_rt_sigprocmask, SIG_SETMASK, program_raddr(&p, open),
+	     0, 8);
+	CALL(&p, "stop", SYS_kill, t->pid, SIGSTOP);
+	CALL(&p, "stop", SYS_kill, t->pid, SIGSTOP);
+	CALL(&p, "block all signals", SYS_rt_sigprocmask, SIG_SETMASK, program_raddr(&p, closed), 0,
+	     8);
+	rc = program_start(&p);
+	if (rc == 0)
+		rc = pass_stop_on(r, t, sig);
+	if (rc == 0)
+		rc = worker_wait(task_worker(t));
+	program_end(&p);
+	return rc;
+}
+
 /*
- * The parent was told of the stop in its first life. So it is told before it has its signals back,
+ * If the parent was told of the stop in its first life, it is told before it has its signals back,
  * and asks what there is to wait for.
  */
 static int let_stop(struct restore *r, struct restore_task *t)
 {
 	struct program p;
-	int rc = program_begin(&p, task_worker(t), 1);
+	int rc = stop_by(r, t, stop_signal_of(t));
 
-	if (rc < 0)
-		return rc;
-	CALL(&p, "stop", SYS_kill, t->pid, SIGSTOP);
-	rc = program_start(&p);
-	if (rc == 0)
-		rc = wait_group_stop(r, t);
-	if (rc == 0)
-		rc = worker_wait(task_worker(t));
-	program_end(&p);
-	if (rc < 0 || !t->parent)
+	if (rc < 0 || !t->parent || t->image->cores[0]->tc->stop_is_news)
 		return rc;
 	rc = program_begin(&p, task_worker(t->parent), 1);
 	if (rc < 0)

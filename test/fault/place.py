@@ -222,7 +222,7 @@ MEMBERS = (
     ("mem", "dir={dir}", "size=400000", "maps=3", "shm=65536"),
     ("ghost", "dir={dir}"),
     ("remap", "dir={dir}"),
-    ("tree", "dir={dir}", "depth=1", "width=2", "zombies=1", "stopped=1"),
+    ("tree", "dir={dir}", "depth=1", "width=2", "zombies=1", "stopped=19"),
 )
 SMALL = (("threads", "n=2"), ("unixsk", "dir={dir}"), ("ghost", "dir={dir}"), ("mem", "dir={dir}", "size=65536", "maps=3"))
 

@@ -398,12 +398,12 @@ static const struct tick ticks[] = {
 
 static struct ticker tickers[ARRAY_SIZE(ticks)];
 
-static long elapsed_ns(const struct timespec *since)
+static int64_t elapsed_ns(const struct timespec *since)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (now.tv_sec - since->tv_sec) * 1000000000 + now.tv_nsec - since->tv_nsec;
+	return (int64_t)(now.tv_sec - since->tv_sec) * 1000000000 + now.tv_nsec - since->tv_nsec;
 }
 
 static void *tick_for_ever(void *arg)
@@ -414,7 +414,8 @@ static void *tick_for_ever(void *arg)
 	int futex = 0;
 
 	for (;;) {
-		long rc, took;
+		int64_t took;
+		long rc;
 
 		clock_gettime(CLOCK_MONOTONIC, &start);
 		rc = t->tick->call(&ts, &futex);
@@ -422,7 +423,7 @@ static void *tick_for_ever(void *arg)
 		if (rc != t->tick->expected && !t->finding[0])
 			snprintf(t->finding, sizeof(t->finding), "returned %ld", rc);
 		else if (took < TICK_NS && !t->finding[0])
-			snprintf(t->finding, sizeof(t->finding), "slept only %ld ns", took);
+			snprintf(t->finding, sizeof(t->finding), "slept only %ld ns", (long)took);
 		t->rounds++;
 	}
 	return NULL;

@@ -349,18 +349,27 @@ static void do_nothing(void)
 {
 }
 
-/* Known to be stopped: nobody has to be told again. */
-static void make_stopped(void)
+/*
+ * Known to be stopped: nobody has to be told again, unless news=1. In a group of its own, or the
+ * kernel would not let it be stopped by all signals.
+ */
+static void make_stopped(int sig)
 {
 	struct sigaction action = { .sa_handler = on_child };
+	siginfo_t info = { 0 };
 	int status;
 
 	stopped = fork();
-	if (!stopped)
+	if (!stopped) {
+		setpgid(0, 0);
 		serve_signals(do_nothing, leave_at_once);
+	}
+	setpgid(stopped, stopped);
 	sigaction(SIGCHLD, &action, NULL);
-	kill(stopped, SIGSTOP);
-	if (waitpid(stopped, &status, WUNTRACED) != stopped || !WIFSTOPPED(status))
+	kill(stopped, sig);
+	if (waitid(P_PID, stopped, &info, WSTOPPED | WNOWAIT) < 0 || info.si_status != sig)
+		die("stopped child: %s, signal %d", strerror(errno), info.si_status);
+	if (!param_long("news") && waitpid(stopped, &status, WUNTRACED) != stopped)
 		die("stopped child: %s", strerror(errno));
 	news_before = news;
 }
@@ -375,7 +384,9 @@ static void check_stopped(void)
 	same_long("signals that tell of children", news_before, news);
 	if (waitid(P_PID, stopped, &info, WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT) < 0)
 		bad_errno("waitid");
-	same_long("child with news", 0, info.si_pid);
+	same_long("child with news", param_long("news") ? stopped : 0, info.si_pid);
+	same_long("signal that stopped it", param_long("news") ? param_long("stopped") : 0,
+		  info.si_pid ? info.si_status : 0);
 	snprintf(path, sizeof(path), "/proc/%d/stat", stopped);
 	read_line(path, line, sizeof(line));
 	if (!strstr(line, ") T "))
@@ -421,7 +432,7 @@ static void make(void)
 	for (; orphans > 0; orphans--)
 		make_orphan(nr_members++);
 	if (param_long("stopped"))
-		make_stopped();
+		make_stopped(param_long("stopped"));
 }
 
 /* ---- the root asks all ---- */
@@ -474,7 +485,8 @@ struct factory tree_factory = {
 		{ "width", "4", "children of each, in four kinds of groups and sessions" },
 		{ "zombies", "0", "dead children of each that nobody waited for" },
 		{ "orphans", "0", "children of the root whose session leader is dead" },
-		{ "stopped", "0", "1: a child of the root that is stopped" },
+		{ "stopped", "0", "a child of the root is stopped by that signal" },
+		{ "news", "0", "1: nobody has asked for that yet" },
 		{ "shm", "0", "1: a page of shared anonymous memory" },
 	},
 	.make	= make,
