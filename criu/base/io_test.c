@@ -193,7 +193,7 @@ static void check_whole_file(const char *data, size_t size)
 TEST(io, whole_file_of_any_size)
 {
 	/* The buffer starts at 16 KiB and grows by four when less than a quarter is left. */
-	static const size_t sizes[] = { 0,     1,     12287, 12288, 12289, 16382,  16383, 16384,
+	static const size_t sizes[] = { 0,     1,     12287, 12288, 12289, 16382, 16383,  16384,
 					16385, 49151, 49152, 49153, 65535, 65536, 1000000 };
 	autofree char *data = pattern(1000000);
 

@@ -61,6 +61,7 @@ struct dump_task {
 	size_t n_threads; /* 0 for a zombie */
 	struct inject in;
 	bool has_entered; /* in is to be left */
+	bool has_ldt;	  /* a local descriptor table */
 	PstreeEntry *pstree;
 	TaskKobjIdsEntry *ids;
 	PosixTimerEntry **posix_timers; /* oldest first */

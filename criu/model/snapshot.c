@@ -15,6 +15,8 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
+#define LDT_ENTRY     8 /* bytes; modify_ldt(2) */
+#define LDT_MAX	      (8192 * LDT_ENTRY)
 #define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT 0x7ffffffff000ull
 #define TASKS_MAX     100000
@@ -218,6 +220,10 @@ static int check_task_core(const CoreEntry *c, uint32_t pid)
 	    (t->has_stop_signo && t->stop_signo > 64))
 		return refuse(EINVAL, "image core-%u.img: signal actions or limits make no sense",
 			      pid);
+	if (t->has_ldt && (t->ldt.len % LDT_ENTRY || t->ldt.len > LDT_MAX))
+		return refuse(EINVAL,
+			      "image core-%u.img: a local descriptor table of %zu bytes cannot be",
+			      pid, t->ldt.len);
 	if (t->timers && (!t->timers->real || !t->timers->virt || !t->timers->prof))
 		return refuse(EINVAL, "image core-%u.img: its timers are incomplete", pid);
 	return 0;

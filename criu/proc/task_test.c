@@ -12,10 +12,10 @@
 #include "proc/task.h"
 
 /* What stat says of a living process behind its command. */
-#define STAT_REST                                                                              \
-	" R 9425 9426 3519 34816 -1 4194560 3125 6567 2 0 3 2 3 1 20 0 1 0 251955 21000192 "   \
-	"3642 18446744073709551615 94876342198272 94876342198613 140727385154992 0 0 0 0 "     \
-	"16781312 2 0 0 0 17 1 0 0 0 0 0 94876342209968 94876342210584 94876502597632 "        \
+#define STAT_REST                                                                                  \
+	" R 9425 9426 3519 34816 -1 4194560 3125 6567 2 0 3 2 3 1 20 0 1 0 251955 21000192 "       \
+	"3642 18446744073709551615 94876342198272 94876342198613 140727385154992 0 0 0 0 "         \
+	"16781312 2 0 0 0 17 1 0 0 0 0 0 94876342209968 94876342210584 94876502597632 "            \
 	"140727385159842 140727385159888 140727385159889 140727385161679 0\n"
 static const char stat_living[] = "9428 (cat)" STAT_REST;
 static const char stat_strange[] = "9428 (a) (b\nc d))" STAT_REST;
@@ -181,9 +181,23 @@ static void expect_comm(const char *comm, const char *wanted)
 TEST(stat, command_may_have_any_characters)
 {
 	static const char *const names[] = {
-		"",  ")",	"(",	")) R 1 2",	 "a) R 1 1 1 (", "a b",
-		" ", "\n",	"a\nb", "\t",		 "(sd-pam)",	 "\xff\xfe",
-		"-", "0 (x) S", "%s",	"kworker/u9:1-", "kworker/3:1H-events_highpri",
+		"",
+		")",
+		"(",
+		")) R 1 2",
+		"a) R 1 1 1 (",
+		"a b",
+		" ",
+		"\n",
+		"a\nb",
+		"\t",
+		"(sd-pam)",
+		"\xff\xfe",
+		"-",
+		"0 (x) S",
+		"%s",
+		"kworker/u9:1-",
+		"kworker/3:1H-events_highpri",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -422,9 +436,20 @@ TEST(status, missing_lines_leave_defaults)
 TEST(status, other_lines_are_ignored)
 {
 	static const char *const lines[] = {
-		"",	    "x",	":",	    "Uid",		  "Uid 1 2 3 4",
-		" Uid:\tx", "uid:\tx",	"Uids:\tx", "Seccomp_filter:\tx", "VmRSS2:\tx",
-		"Groups_more:x", "Name:\tUid:\tx", "\xff\xfe:", "NoNewPrivs\t1",
+		"",
+		"x",
+		":",
+		"Uid",
+		"Uid 1 2 3 4",
+		" Uid:\tx",
+		"uid:\tx",
+		"Uids:\tx",
+		"Seccomp_filter:\tx",
+		"VmRSS2:\tx",
+		"Groups_more:x",
+		"Name:\tUid:\tx",
+		"\xff\xfe:",
+		"NoNewPrivs\t1",
 	};
 	char text[64];
 
@@ -668,11 +693,11 @@ TEST(fdinfo, values_are_as_wide_as_the_kernel_has_them)
 TEST(fdinfo, value_that_does_not_fit_is_an_error)
 {
 	static const char *const bad[] = {
-		"pos:",		    "pos:\tx",		  "pos:\t9223372036854775808",
-		"flags:\t",	    "flags:\t9",	  "flags:\t040000000000",
-		"mnt_id:\t",	    "mnt_id:\t-1",	  "mnt_id:\t2147483648",
-		"ino:\t",	    "ino:\tx",		  "ino:\t18446744073709551616",
-		"pos:\t-",	    "pos:\t--1",	  "pos:\t-9223372036854775809",
+		"pos:",	     "pos:\tx",	    "pos:\t9223372036854775808",
+		"flags:\t",  "flags:\t9",   "flags:\t040000000000",
+		"mnt_id:\t", "mnt_id:\t-1", "mnt_id:\t2147483648",
+		"ino:\t",    "ino:\tx",	    "ino:\t18446744073709551616",
+		"pos:\t-",   "pos:\t--1",   "pos:\t-9223372036854775809",
 	};
 
 	for (size_t j = 0; j < ARRAY_SIZE(bad); j++) {
@@ -858,9 +883,9 @@ static void remove_directory(int dir, const char *const *names, size_t n)
 TEST(proc, numbers_are_sorted_and_whole)
 {
 	static const char *const names[] = {
-		"10", "9",	   "2147483647", "2147483648", "99999999999999999999999",
-		"0",  "x",	   "7x",	 "-1",	       "100",
-		"1",  "x7",	   "5.old",	 "3 ",	       "+4",
+		"10", "9",  "2147483647", "2147483648", "99999999999999999999999",
+		"0",  "x",  "7x",	  "-1",		"100",
+		"1",  "x7", "5.old",	  "3 ",		"+4",
 	};
 	static const int wanted[] = { 0, 1, 9, 10, 100, 2147483647 };
 	autoclose int dir = directory_of(names, ARRAY_SIZE(names));

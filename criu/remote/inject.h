@@ -23,9 +23,9 @@ struct site {
 	uint64_t region;      /* a hole for the shared region */
 };
 
-#define INJECT_REGION_SIZE (64u << 10)
-#define INJECT_THREADS_MAX 8 /* at once: each needs room for its frames in the stack */
-#define INJECT_DEAD_PAGES  3 /* of the stack, for the frames of one thread */
+#define INJECT_REGION_SIZE (96u << 10) /* what is asked for at most is 64 KiB (modify_ldt) */
+#define INJECT_THREADS_MAX 8	       /* at once: each needs room for its frames in the stack */
+#define INJECT_DEAD_PAGES  3	       /* of the stack, for the frames of one thread */
 
 struct inject {
 	struct engine *engine;

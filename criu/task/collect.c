@@ -31,6 +31,7 @@
 #include "task/collect.h"
 #include "task/constants.h"
 #include "task/kinplan.h"
+#include "task/ldt.h"
 #include "task/modes.h"
 #include "task/pending.h"
 #include "task/registers.h"
@@ -691,7 +692,7 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	put_altstack(&d->arena, e, &answers->altstack);
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
-	modes_take(d, t, &q->modes);
+	modes_take(t, &q->modes);
 	modes_take_thread(d, &t->threads[0], &answers->modes);
 	t->mm->mm_brk = q->brk->ret;
 	/* Our region is new memory: the kernel refuses this advice for what is locked. */
@@ -820,6 +821,8 @@ int task_collect_inside(struct dump *d, struct dump_task *t)
 		has_expired = has_timer_expired(t, q.answers);
 	}
 	program_end(&q.p);
+	if (rc == 0 && t->has_ldt)
+		rc = ldt_collect(d, t);
 	if (rc == 0)
 		rc = timers_ask(t);
 	if (rc == 0 && (t->n_posix_timers || has_expired))

@@ -177,16 +177,12 @@ void modes_take_cpuid(struct dump_thread *th, int64_t answer)
 	e->has_cpuid_forbidden = e->cpuid_forbidden = answer == 0;
 }
 
-void modes_take(struct dump *d, struct dump_task *t, const struct modes_questions *q)
+void modes_take(struct dump_task *t, const struct modes_questions *q)
 {
 	TaskCoreEntry *tc = t->threads[0].core->tc;
 	uint32_t mask = membarrier_mask(q);
 
-	if (q->ldt->ret > 0)
-		dump_block(d,
-			   "pid %d: it has a local descriptor table (modify_ldt), as emulators of "
-			   "16-bit and 32-bit programs have, which cannot be dumped",
-			   t->process->pid);
+	t->has_ldt = q->ldt->ret > 0;
 	t->mm->has_thp_disabled = true;
 	t->mm->thp_disabled = q->thp_disable->ret > 0;
 	tc->has_thp_disable_mode = q->thp_disable->ret > 1;

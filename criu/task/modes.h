@@ -29,7 +29,7 @@ struct modes_questions {
 int modes_collect(struct dump *d, struct dump_task *t, struct dump_thread *th);
 
 void modes_ask(struct program *p, struct modes_questions *q);
-void modes_take(struct dump *d, struct dump_task *t, const struct modes_questions *q);
+void modes_take(struct dump_task *t, const struct modes_questions *q);
 void modes_take_cpuid(struct dump_thread *th, int64_t answer);
 void modes_take_thread(struct dump *d, struct dump_thread *th,
 		       const struct modes_of_thread *answers);

@@ -24,6 +24,7 @@
 #include "proc/text.h"
 #include "task/constants.h"
 #include "task/creds.h"
+#include "task/ldt.h"
 #include "task/modes.h"
 #include "task/pending.h"
 #include "task/procfile.h"
@@ -165,6 +166,7 @@ int task_add_attributes(struct restore *r, struct restore_task *t, struct progra
 		CALL(p, "become a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	add_limits(t, p);
 	add_actions(t, p);
+	ldt_add(t, p);
 	modes_add(t, p);
 	return 0;
 }

@@ -157,12 +157,15 @@ static struct user_desc segment_from_image(const UserDescT *e)
 	};
 }
 
+#define IS_LOCAL 4u /* of a selector: its segment is in the local descriptor table */
+
 /* An i386 has fewer registers, and its segments say where they start. */
 static void strip_to_i386(UserX86RegsEntry *e)
 {
 	e->mode = USER_X86_REGS_MODE__COMPAT;
 	e->r8 = e->r9 = e->r10 = e->r11 = e->r12 = e->r13 = e->r14 = e->r15 = 0;
-	e->fs_base = e->gs_base = 0;
+	e->fs_base = e->fs & IS_LOCAL ? e->fs_base : 0;
+	e->gs_base = e->gs & IS_LOCAL ? e->gs_base : 0;
 }
 
 void registers_to_core(struct arena *a, const struct xstate_layout *l, CoreEntry *core,
@@ -300,8 +303,10 @@ int registers_check(const struct xstate_layout *l, const CoreEntry *core, const 
 }
 
 /* By a selector: index, table and privilege. */
-static uint64_t segment_base(const ThreadInfoX86 *info, uint64_t selector)
+static uint64_t segment_base(const ThreadInfoX86 *info, uint64_t selector, uint64_t local_base)
 {
+	if (selector & IS_LOCAL)
+		return local_base;
 	for (size_t i = 0; i < info->n_tls; i++)
 		if (info->tls[i]->entry_number == selector >> 3)
 			return info->tls[i]->base_addr;
@@ -318,8 +323,8 @@ void registers_from_core(const CoreEntry *core, struct regs *ret)
 #undef FROM_IMAGE
 	ret->gp.orig_rax = -1;
 	if (registers_are_compat(core)) {
-		ret->gp.fs_base = segment_base(core->thread_info, e->fs);
-		ret->gp.gs_base = segment_base(core->thread_info, e->gs);
+		ret->gp.fs_base = segment_base(core->thread_info, e->fs, e->fs_base);
+		ret->gp.gs_base = segment_base(core->thread_info, e->gs, e->gs_base);
 	}
 }
 
