@@ -1,25 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * Registers of an i386 program, as regs.c does it for others: threads load all of them with values
- * of their own and spin on a flag in memory. Values under x87 are popped and left, rounding modes
- * differ, and gs leads to the thread's own storage by a segment of the kernel's table.
- */
+/* regs: the registers of an i386. gs leads to the thread's own storage by a segment of the kernel's table. */
 #ifdef __i386__
 #define _GNU_SOURCE
 #include <asm/ldt.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "mk.h"
+#include "regs.h"
 
-#define MAX_THREADS	1024
-#define STACK_SIZE	(256 * 1024)
 #define FLAGS_FIXED	0x202
 #define FLAG_DF		0x400
 #define FLAG_AC		0x40000
@@ -40,16 +31,11 @@ _Static_assert(offsetof(struct regset, fsave) == 300, "known to the assembly");
 
 static const char *const gpr_names[8] = { "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi" };
 
-struct holder {
+struct registers {
 	struct regset in, out;
-	pthread_t thread;
 	struct user_desc tls;
-	volatile int *spinning;
-	char finding[160];
 };
 
-volatile int regs_stop;
-__thread volatile int regs_spinning;
 __thread struct regset *regs_out;
 __thread void *regs_saved_sp;
 
@@ -120,19 +106,13 @@ asm(
 	".size regs_hold, . - regs_hold\n"
 );
 
-static struct holder *holders;
-static long nr_threads;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t all_out = PTHREAD_COND_INITIALIZER, go_on = PTHREAD_COND_INITIALIZER;
-static long nr_out, generation;
-
-static void choose_values(struct holder *h, long i)
+static void choose_values(struct registers *h, long i, long round)
 {
 	const uint16_t precision[] = { 0x000, 0x200, 0x300 };
 	struct regset *in = &h->in;
 	int n;
 
-	fill(in, sizeof(*in), mix(i) ^ generation);
+	fill(in, sizeof(*in), mix(i) ^ round);
 	for (n = 0; n < 8; n++) {
 		uint16_t sign_exponent = 0x3f00 + n * 17 + i % 100 + (n % 2 ? 0x8000 : 0);
 
@@ -145,19 +125,6 @@ static void choose_values(struct holder *h, long i)
 	in->eflags = FLAGS_FIXED | (i % 2 ? FLAG_DF : 0) | (i % 4 == 3 ? FLAG_AC : 0);
 }
 
-#define NO_NUMBER	-1
-
-static void differs(struct holder *h, const char *what, int n, uint32_t expected, uint32_t got)
-{
-	char number[12] = "";
-
-	if (h->finding[0])
-		return;
-	if (n != NO_NUMBER)
-		snprintf(number, sizeof(number), "%d", n);
-	snprintf(h->finding, sizeof(h->finding), "%s%s, expected %#x, got %#x", what, number, expected, got);
-}
-
 static uint32_t load32(const uint8_t *p)
 {
 	uint32_t v;
@@ -166,7 +133,7 @@ static uint32_t load32(const uint8_t *p)
 	return v;
 }
 
-static void compare_x87(struct holder *h)
+static void compare_x87(struct registers *h)
 {
 	const uint8_t *got = h->out.fsave + 28;
 	int left = 8 - h->in.pops, n;
@@ -175,31 +142,31 @@ static void compare_x87(struct holder *h)
 	for (n = 0; n < h->in.pops; n++)
 		tags |= 3 << (2 * n);
 	if ((load32(h->out.fsave) & 0xffff) != h->in.fcw)
-		differs(h, "x87 control word", NO_NUMBER, h->in.fcw, load32(h->out.fsave) & 0xffff);
+		regs_differ("x87 control word", NO_NUMBER, h->in.fcw, load32(h->out.fsave) & 0xffff);
 	if ((load32(h->out.fsave + 8) & 0xffff) != tags)
-		differs(h, "x87 tag word", NO_NUMBER, tags, load32(h->out.fsave + 8) & 0xffff);
+		regs_differ("x87 tag word", NO_NUMBER, tags, load32(h->out.fsave + 8) & 0xffff);
 	for (n = 0; n < left; n++)
 		if (memcmp(h->in.st[n + h->in.pops], got + 10 * n, 10))
-			differs(h, "st", n, load32(h->in.st[n + h->in.pops]), load32(got + 10 * n));
+			regs_differ("st", n, load32(h->in.st[n + h->in.pops]), load32(got + 10 * n));
 }
 
-static void compare(struct holder *h)
+static void compare(struct registers *h)
 {
 	struct user_desc now = { .entry_number = h->tls.entry_number };
 	int n;
 
 	for (n = 0; n < 8; n++) {
 		if (h->in.gpr[n] != h->out.gpr[n])
-			differs(h, gpr_names[n], NO_NUMBER, h->in.gpr[n], h->out.gpr[n]);
+			regs_differ(gpr_names[n], NO_NUMBER, h->in.gpr[n], h->out.gpr[n]);
 		if (memcmp(h->in.xmm[n], h->out.xmm[n], 16))
-			differs(h, "xmm", n, load32(h->in.xmm[n]), load32(h->out.xmm[n]));
+			regs_differ("xmm", n, load32(h->in.xmm[n]), load32(h->out.xmm[n]));
 	}
 	if ((h->in.eflags ^ h->out.eflags) & (FLAG_DF | FLAG_AC))
-		differs(h, "eflags", NO_NUMBER, h->in.eflags, h->out.eflags);
+		regs_differ("eflags", NO_NUMBER, h->in.eflags, h->out.eflags);
 	if (h->in.mxcsr != h->out.mxcsr)
-		differs(h, "mxcsr", NO_NUMBER, h->in.mxcsr, h->out.mxcsr);
+		regs_differ("mxcsr", NO_NUMBER, h->in.mxcsr, h->out.mxcsr);
 	if (syscall(SYS_get_thread_area, &now) || memcmp(&now, &h->tls, sizeof(now)))
-		differs(h, "segment of gs", NO_NUMBER, h->tls.base_addr, now.base_addr);
+		regs_differ("segment of gs", NO_NUMBER, h->tls.base_addr, now.base_addr);
 	compare_x87(h);
 }
 
@@ -211,142 +178,23 @@ static uint32_t gs_selector(void)
 	return selector;
 }
 
-static void *hold_registers(void *arg)
+struct registers *regs_new(long i)
 {
-	struct holder *h = arg;
+	struct registers *h = aligned_alloc(16, (sizeof(*h) + 15) & ~15u);
 
+	(void)i;
+	if (!h)
+		die("out of memory");
+	memset(h, 0, sizeof(*h));
 	h->tls.entry_number = gs_selector() >> 3;
 	syscall(SYS_get_thread_area, &h->tls);
-	h->spinning = &regs_spinning;
-	for (;;) {
-		long seen = generation;
-
-		choose_values(h, h - holders);
-		regs_hold(&h->in, &h->out);
-		regs_spinning = 0;
-		compare(h);
-		pthread_mutex_lock(&lock);
-		if (++nr_out == nr_threads)
-			pthread_cond_signal(&all_out);
-		while (generation == seen)
-			pthread_cond_wait(&go_on, &lock);
-		pthread_mutex_unlock(&lock);
-	}
-	return NULL;
+	return h;
 }
 
-static void *serve_here(void *arg)
+void regs_round(struct registers *h, long i, long round)
 {
-	void (*serve)(void);
-
-	memcpy(&serve, arg, sizeof(serve));
-	serve();
-	return NULL;
+	choose_values(h, i, round);
+	regs_hold(&h->in, &h->out);
+	compare(h);
 }
-
-/* The first thread holds registers, too; another takes its place at the signals. */
-static void around(void (*serve)(void))
-{
-	static void (*place_to_serve)(void);
-	pthread_t server;
-	sigset_t all;
-
-	place_to_serve = serve;
-	if (pthread_create(&server, NULL, serve_here, &place_to_serve))
-		die("cannot create a thread");
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, NULL);
-	hold_registers(&holders[nr_threads - 1]);
-}
-
-static bool spins(void *arg)
-{
-	struct holder *h = arg;
-
-	return h->spinning && *h->spinning;
-}
-
-static bool all_spin(void *unused)
-{
-	long i;
-
-	(void)unused;
-	for (i = 0; i < nr_threads; i++)
-		if (!spins(&holders[i]))
-			return false;
-	return true;
-}
-
-static void make(void)
-{
-	sigset_t all, old;
-	pthread_attr_t attr;
-	long i, nr_new = param_long("threads");
-
-	if (nr_new < 0 || nr_new >= MAX_THREADS)
-		die("threads= is less than %d", MAX_THREADS);
-	nr_threads = nr_new + 1;
-	holders = aligned_alloc(16, nr_threads * sizeof(*holders));
-	if (!holders)
-		die("out of memory");
-	memset(holders, 0, nr_threads * sizeof(*holders));
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &old);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	for (i = 0; i < nr_new; i++)
-		if (pthread_create(&holders[i].thread, &attr, hold_registers, &holders[i]))
-			die("cannot create thread %ld", i);
-	sigprocmask(SIG_SETMASK, &old, NULL);
-	for (i = 0; i < nr_new; i++)
-		if (!wait_until(spins, &holders[i]))
-			die("the threads do not start");
-}
-
-static bool wait_all_out(void)
-{
-	struct timespec deadline;
-	int rc = 0;
-
-	clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += 20;
-	pthread_mutex_lock(&lock);
-	while (nr_out < nr_threads && !rc)
-		rc = pthread_cond_timedwait(&all_out, &lock, &deadline);
-	pthread_mutex_unlock(&lock);
-	return !rc;
-}
-
-static void check(void)
-{
-	long i;
-
-	regs_stop = 1;
-	if (!wait_all_out()) {
-		bad("only %ld of %ld threads answer", nr_out, nr_threads);
-		return;
-	}
-	for (i = 0; i < nr_threads; i++) {
-		if (holders[i].finding[0])
-			bad("thread %ld: %s", i, holders[i].finding);
-		holders[i].finding[0] = '\0';
-	}
-	regs_stop = 0;
-	pthread_mutex_lock(&lock);
-	nr_out = 0;
-	generation++;
-	pthread_cond_broadcast(&go_on);
-	pthread_mutex_unlock(&lock);
-	if (!wait_until(all_spin, NULL))
-		bad("the threads do not start again");
-}
-
-struct factory regs_factory = {
-	.name	= "regs",
-	.about	= "threads that hold values in all registers",
-	.params	= { { "threads", "64", "number of threads besides the first" } },
-	.make	= make,
-	.check	= check,
-	.around	= around,
-};
 #endif
