@@ -3,6 +3,8 @@
  * Runs the registered tests: all, or those whose "module.name" contains an argument. Prints a
  * line for each that fails or is skipped, and the counts last.
  */
+#include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/wait.h>
@@ -52,6 +54,34 @@ void test_skip(const char *fmt, ...)
 void test_time_limit(unsigned seconds)
 {
 	alarm(seconds);
+}
+
+static char own_dir[TEST_PATH_MAX];
+static pid_t dir_owner;
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st, (void)type, (void)where;
+	return remove(path);
+}
+
+/* Children of the test end, too. */
+static void remove_dir(void)
+{
+	if (getpid() == dir_owner)
+		(void)nftw(own_dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int test_dir(char ret_path[TEST_PATH_MAX])
+{
+	strcpy(own_dir, "/tmp/criu-unit.XXXXXX");
+	ASSERT(!dir_owner);
+	ASSERT(mkdtemp(own_dir));
+	dir_owner = getpid();
+	ASSERT_EQ(atexit(remove_dir), 0);
+	if (ret_path)
+		strcpy(ret_path, own_dir);
+	return ASSERT_OK(open(own_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
 /* Returns the wait status of the test's process. */
