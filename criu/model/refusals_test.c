@@ -47,6 +47,7 @@ static const struct {
 	{ IMG_FS, WORLD_CHILD, "image fs-12.img is missing" },
 	{ IMG_PAGEMAP, WORLD_CHILD, "image pagemap-12.img is missing" },
 	{ IMG_SHMEM_PAGEMAP, WORLD_SEGMENT, "image pagemap-shmem-900.img is missing" },
+	{ IMG_SHMEM_PAGEMAP, WORLD_MEMFD_PAGES, "image pagemap-shmem-500.img is missing" },
 	{ IMG_GHOST_FILE, WORLD_GHOST, "image ghost-file-a1.img is missing" },
 };
 
