@@ -263,7 +263,7 @@ TEST(io, small_file_is_cut_to_the_buffer)
 
 TEST(io, link_that_does_not_fit_is_an_error)
 {
-	autoclose int fd = test_dir(NULL);
+	autoclose int fd = test_dir();
 	char buf[16];
 
 	ASSERT_OK(symlinkat("target", fd, "l"));

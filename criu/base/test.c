@@ -56,7 +56,7 @@ void test_time_limit(unsigned seconds)
 	alarm(seconds);
 }
 
-static char own_dir[TEST_PATH_MAX];
+static char own_dir[] = "/tmp/criu-unit.XXXXXX";
 static pid_t dir_owner;
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
@@ -72,16 +72,19 @@ static void remove_dir(void)
 		(void)nftw(own_dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-int test_dir(char ret_path[TEST_PATH_MAX])
+const char *test_path(void)
 {
-	strcpy(own_dir, "/tmp/criu-unit.XXXXXX");
-	ASSERT(!dir_owner);
+	if (dir_owner)
+		return own_dir;
 	ASSERT(mkdtemp(own_dir));
 	dir_owner = getpid();
 	ASSERT_EQ(atexit(remove_dir), 0);
-	if (ret_path)
-		strcpy(ret_path, own_dir);
-	return ASSERT_OK(open(own_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	return own_dir;
+}
+
+int test_dir(void)
+{
+	return ASSERT_OK(open(test_path(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
 /* Returns the wait status of the test's process. */

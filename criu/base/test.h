@@ -29,12 +29,12 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 void test_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* Raises the time limit of the running test (10 s at the start). */
 void test_time_limit(unsigned seconds);
-#define TEST_PATH_MAX 32
 /*
- * The test's own directory, which goes with all in it when the test ends. Returns a descriptor of
- * it, and its path if that is wanted.
+ * The test's own directory, which is made when it is asked for, and goes with all in it when the
+ * test ends: a new descriptor of it, its path.
  */
-int test_dir(char ret_path[TEST_PATH_MAX]);
+int test_dir(void);
+const char *test_path(void);
 
 #define TEST(mod, what)                                                                            \
 	static void test_##mod##_##what(void);                                                     \

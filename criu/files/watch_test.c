@@ -109,7 +109,7 @@ TEST(watch, only_what_has_an_absolute_path_can_be_watched_again)
 }
 
 struct watched {
-	char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+	char path[64];
 	uint64_t sdev, ino;
 };
 
@@ -120,8 +120,7 @@ static void watch_file(struct watched *w)
 	autofree char *text = NULL;
 	size_t size = 0;
 
-	test_dir(w->dir);
-	snprintf(w->path, sizeof(w->path), "%s/sub", w->dir);
+	snprintf(w->path, sizeof(w->path), "%s/sub", test_path());
 	ASSERT_OK(mkdir(w->path, 0700));
 	strcat(w->path, "/file");
 	close(ASSERT_OK(open(w->path, O_CREAT | O_WRONLY, 0600)));
@@ -143,7 +142,7 @@ TEST(irmap, a_path_is_found_below_the_directories_that_are_given)
 
 	watch_file(&w);
 	ASSERT(!irmap_find(&d, w.sdev, w.ino)); /* nobody has asked for a search */
-	o.irmap_scan_path.item[o.irmap_scan_path.n++] = w.dir;
+	o.irmap_scan_path.item[o.irmap_scan_path.n++] = test_path();
 	ASSERT_STR(irmap_find(&d, w.sdev, w.ino), w.path);
 	ASSERT(!irmap_find(&d, w.sdev, ~0ull));
 	ASSERT(!irmap_find(&d, w.sdev + 1, w.ino));
@@ -162,7 +161,7 @@ TEST(watch, a_file_without_a_path_prevents_the_dump)
 	ASSERT_EQ(d.n_blockers, 1);
 	ASSERT(strstr(d.blockers[0], "pid 1 fd 2: no path leads to inode"));
 	ASSERT(!e.path);
-	o.irmap_scan_path.item[o.irmap_scan_path.n++] = w.dir;
+	o.irmap_scan_path.item[o.irmap_scan_path.n++] = test_path();
 	watch_find_path(&d, "pid 1 fd 2", w.sdev, w.ino, &e);
 	ASSERT_EQ(d.n_blockers, 1);
 	ASSERT_STR(e.path, w.path);

@@ -50,7 +50,7 @@ TEST(image, entries_come_back_in_order)
 	struct image_in in;
 	struct arena a = { 0 };
 	PstreeEntry e = PSTREE_ENTRY__INIT, *got;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	image_dir_init(&d, dir);
 	image_begin(&out, &d, IMG_PSTREE, 0);
@@ -73,7 +73,7 @@ TEST(image, without_an_entry_there_is_no_file_and_a_stale_one_goes)
 	struct image_dir d;
 	struct image_out out;
 	struct image_in in;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	put_file(dir, "files.img", "stale", 5);
 	image_dir_init(&d, dir);
@@ -88,7 +88,7 @@ TEST(image, a_failed_dump_removes_what_it_wrote)
 {
 	struct image_dir d;
 	PstreeEntry e = PSTREE_ENTRY__INIT;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	put_file(dir, "other", "", 0);
 	image_dir_init(&d, dir);
@@ -117,7 +117,7 @@ TEST(image, what_is_no_image_is_refused_by_name)
 	static const uint32_t common = 0x54564319, pstree = 0x50273030, core = 0x55053847;
 	uint32_t foreign[] = { common, core }, cut[] = { common, pstree, 100, 0 };
 	uint32_t garbage[] = { common, pstree, 4, 0xffffffff }, empty[] = { common, pstree };
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	expect_refused(dir, "", 0, "too short");
 	expect_refused(dir, "abc", 3, "too short");
@@ -186,7 +186,7 @@ TEST(pagemap, parents_are_followed_across_several_entries)
 	struct arena a = { 0 };
 	struct pagemap_set set = { .arena = &a };
 	struct pagemap m;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	ASSERT_OK(mkdirat(dir, "old", 0700));
 	int old = ASSERT_OK(openat(dir, "old", O_RDONLY | O_DIRECTORY));
@@ -226,7 +226,7 @@ TEST(pagemap, what_cannot_be_is_refused)
 	PagemapEntry zero = entry(0, 0, PAGEMAP_PRESENT), many = entry(0, ~0ull, PAGEMAP_PRESENT);
 	PagemapEntry odd = entry(0, 1, PAGEMAP_PRESENT), lazy = entry(0, 1, PAGEMAP_LAZY);
 	PagemapEntry orphan = entry(0, 1, PAGEMAP_PARENT), more = entry(0, 3, PAGEMAP_PRESENT);
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	odd.vaddr++;
 	expect_bad_pagemap(dir, overlap, 2, 3, "out of order");
@@ -244,7 +244,7 @@ TEST(pagemap, a_chain_of_parents_without_end_is_refused)
 	struct arena a = { 0 };
 	struct pagemap_set set = { .arena = &a };
 	struct pagemap m;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	put_pages(dir, &e, 1, 0, 1);
 	ASSERT_OK(symlinkat(".", dir, "parent"));
@@ -261,7 +261,7 @@ TEST(pagemap, both_page_counts_are_written_and_the_old_one_is_read)
 	struct image_in in;
 	PagemapHead *head;
 	PagemapEntry *e;
-	int dir = test_dir(NULL);
+	int dir = test_dir();
 
 	image_dir_init(&d, dir);
 	ASSERT_OK(pagemap_write(&d, IMG_PAGEMAP, 1, 7, &run, 1));

@@ -432,7 +432,7 @@ void world_write(struct world *w)
 {
 	struct image_dir d;
 
-	w->dir = test_dir(NULL);
+	w->dir = test_dir();
 	image_dir_init(&d, w->dir);
 	for (size_t i = 0; i < w->n_entries; i++)
 		if (is_first_of_image(w, i))

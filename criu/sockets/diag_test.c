@@ -96,11 +96,9 @@ TEST(diag, a_path_comes_with_its_file)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct arena a = { 0 };
-	char path[TEST_PATH_MAX];
 	struct stat st;
 
-	test_dir(path);
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/s", path);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/s", test_path());
 	autoclose int fd = bound(SOCK_STREAM, &addr, strlen(addr.sun_path));
 	ASSERT_OK(stat(addr.sun_path, &st));
 	const struct unix_info *u = ask(&a, inode_of(fd));
