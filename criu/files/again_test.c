@@ -22,12 +22,16 @@ static void add_files_of_world(struct again *a)
 void again_begin(struct again *a)
 {
 	*a = (struct again){ .opts = { .ghost_limit = 1 << 20, .service_fd = -1 } };
-	a->dump.opts = a->restore.opts = &a->opts;
+	a->dump.opts = &a->opts;
 	world_begin(&a->world);
 	add_files_of_world(a);
 	world_write(&a->world);
 	image_dir_init(&a->dump.images, a->world.dir);
-	a->restore.engine.tid = getpid();
+}
+
+const char *again_path(struct again *a, const char *name)
+{
+	return arena_printf(&a->world.arena, "%s/%s", test_path(), name);
 }
 
 void again_add(struct again *a, int fd)
@@ -115,12 +119,18 @@ void again_save(struct again *a)
 int again_open(struct again *a)
 {
 	struct restore *r = &a->restore;
+
+	snapshot_done(&r->snapshot); /* of an attempt before */
+	arena_done(&r->arena);
+	*r = (struct restore){ .opts = &a->opts, .engine.tid = getpid() };
 	int rc = snapshot_load(&r->snapshot, a->world.dir);
 
 	if (rc == 0)
 		rc = files_open_all(r);
 	if (rc == 0)
 		rc = files_open_late(r);
+	if (rc == 0)
+		rc = files_clean_up(r);
 	return rc;
 }
 
@@ -147,6 +157,15 @@ int again_fd(const struct again *a, int fd)
 	return files_fd(&a->restore, find_fd(a, fd)->id);
 }
 
+const char *again_link(struct again *a, int fd)
+{
+	char link[64], *text = arena_alloc(&a->world.arena, 256);
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", again_fd(a, fd));
+	ASSERT_OK(readlink(link, text, 255));
+	return text;
+}
+
 const FileEntry *again_entry(const struct again *a, int fd)
 {
 	const struct snapshot *s = &a->restore.snapshot;
@@ -156,7 +175,6 @@ const FileEntry *again_entry(const struct again *a, int fd)
 
 void again_end(struct again *a)
 {
-	ASSERT_OK(files_clean_up(&a->restore));
 	files_forget_links(&a->restore);
 	file_table_free(a->dump.file_table);
 	image_dir_done(&a->dump.images);

@@ -22,6 +22,8 @@ struct again {
 };
 
 void again_begin(struct again *a);
+/* A path in the test's directory. */
+const char *again_path(struct again *a, const char *name);
 /* The descriptor is to be dumped. It is not the caller's any more. */
 void again_add(struct again *a, int fd);
 /* Looks at all of them. Some can have blockers then. */
@@ -34,6 +36,8 @@ int again_open(struct again *a);
 void again_cycle(struct again *a);
 /* The new descriptor of what was fd. */
 int again_fd(const struct again *a, int fd);
+/* Its link in /proc. */
+const char *again_link(struct again *a, int fd);
 /* What the image says of it. */
 const FileEntry *again_entry(const struct again *a, int fd);
 void again_end(struct again *a);

@@ -260,9 +260,8 @@ TEST(pipe, the_end_that_no_process_had_cannot_be_given)
 
 /* ---- fifos ---- */
 
-static int make_fifo(char path[64])
+static int make_fifo(const char *path)
 {
-	snprintf(path, 64, "%s/fifo", test_path());
 	ASSERT_OK(mkfifo(path, 0640));
 	return ASSERT_OK(open(path, O_RDWR | O_NONBLOCK));
 }
@@ -270,9 +269,9 @@ static int make_fifo(char path[64])
 TEST(fifo, unread_bytes_are_there_again)
 {
 	struct again a;
-	char path[64];
 
 	again_begin(&a);
+	const char *path = again_path(&a, "fifo");
 	int fd = make_fifo(path), from = ASSERT_OK(open(path, O_RDONLY | O_NONBLOCK));
 	put(fd, 33);
 	again_add(&a, fd);
@@ -290,9 +289,9 @@ TEST(fifo, one_that_was_deleted_is_deleted_again)
 {
 	struct again a;
 	struct stat st;
-	char path[64], link[64], shown[128] = { 0 };
 
 	again_begin(&a);
+	const char *path = again_path(&a, "fifo");
 	int fd = make_fifo(path);
 	put(fd, 35);
 	ASSERT_OK(unlink(path));
@@ -301,20 +300,17 @@ TEST(fifo, one_that_was_deleted_is_deleted_again)
 	expect(again_fd(&a, fd), 35);
 	ASSERT_OK(fstat(again_fd(&a, fd), &st));
 	ASSERT_EQ(st.st_mode, S_IFIFO | 0640);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", again_fd(&a, fd));
-	ASSERT_OK(readlink(link, shown, sizeof(shown) - 1));
-	again_end(&a);
-	strcat(path, " (deleted)");
-	ASSERT_STR(shown, path);
+	ASSERT_STR(again_link(&a, fd), again_path(&a, "fifo (deleted)"));
 	ASSERT(access(path, F_OK) < 0);
+	again_end(&a);
 }
 
 TEST(fifo, another_file_in_its_place_is_refused)
 {
 	struct again a;
-	char path[64];
 
 	again_begin(&a);
+	const char *path = again_path(&a, "fifo");
 	int fd = make_fifo(path);
 	again_add(&a, fd);
 	again_collect(&a);

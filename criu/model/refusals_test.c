@@ -31,7 +31,80 @@ static void expect_refused(void (*spoil)(struct world *w), const char *text)
 	}                                                                                          \
 	static void spoil_##what(struct world *w)
 
-/* Each image that has to be there. */
+/* ---- values at their limits are right ---- */
+
+static char *letters(struct world *w, size_t n)
+{
+	return memset(arena_alloc(&w->arena, n + 1), 'x', n);
+}
+
+static void stretch_thread(struct world *w, ThreadCoreEntry *t)
+{
+	CredsEntry *e = t->creds = MESSAGE(&w->arena, CredsEntry, creds_entry);
+
+	e->n_cap_inh = e->n_cap_prm = e->n_cap_eff = e->n_cap_bnd = e->n_cap_amb = 2;
+	e->n_groups = 65536;
+	e->cap_inh = e->cap_prm = e->cap_eff = e->cap_bnd = e->cap_amb = e->groups =
+		arena_array(&w->arena, uint32_t, e->n_groups);
+	t->n_cpu_affinity = 128;
+	t->n_numa_nodes = 16;
+	t->cpu_affinity = t->numa_nodes = arena_array(&w->arena, uint64_t, 128);
+	t->has_dispatch_selector = t->has_dispatch_offset = t->has_dispatch_len = true;
+	t->comm = letters(w, 15);
+}
+
+static void stretch_process(struct world *w, TaskCoreEntry *t)
+{
+	t->comm = letters(w, 64);
+	t->task_state = 3;
+	t->has_stop_signo = true;
+	t->stop_signo = 64;
+	t->sigactions = arena_array(&w->arena, SaEntry *, 64);
+	for (; t->n_sigactions < 64; t->n_sigactions++)
+		t->sigactions[t->n_sigactions] = MESSAGE(&w->arena, SaEntry, sa_entry);
+	t->rlimits = MESSAGE(&w->arena, TaskRlimitsEntry, task_rlimits_entry);
+	t->rlimits->rlimits = arena_array(&w->arena, RlimitEntry *, 16);
+	for (; t->rlimits->n_rlimits < 16; t->rlimits->n_rlimits++)
+		t->rlimits->rlimits[t->rlimits->n_rlimits] =
+			MESSAGE(&w->arena, RlimitEntry, rlimit_entry);
+}
+
+static void stretch_timer(PosixTimerEntry *e)
+{
+	e->it_id = e->overrun = INT32_MAX;
+	e->isec = e->vsec = INT64_MAX / 1000000000 - 1;
+	e->insec = e->vnsec = 999999999;
+	e->it_sigev_notify = 2;
+	e->si_signo = 1;
+}
+
+TEST(snapshot, all_limits_may_be_reached)
+{
+	struct world w;
+	struct snapshot s;
+
+	world_furnish(&w);
+	stretch_thread(&w, w.thread->thread_core);
+	stretch_process(&w, w.child.core->tc);
+	stretch_timer(w.timer);
+	w.root.mm->vmas[VMA_OF_ANON]->name = letters(&w, 80);
+	w.root.mm->vmas[VMA_OF_HUGE]->end = 0x7ffffffff000;
+	w.root.mm->has_lock_future = true;
+	w.root.mm->lock_future = MCL_FUTURE | MCL_ONFAULT;
+	w.tty->pty->index = (1 << 20) - 1;
+	w.pipe_data->has_size = true;
+	w.pipe_data->size = 1 << 30;
+	w.lock->start = INT64_MAX - 5;
+	w.lock->len = 5;
+	w.fd->fd = INT32_MAX;
+	w.dead.pstree->pid = 4194304;
+	world_add(&w, IMG_CORE, 4194304, w.dead.core);
+	world_load(&w, &s);
+	world_end(&w, &s);
+}
+
+/* ---- images that have to be there ---- */
+
 static const struct {
 	enum image_type type;
 	unsigned long id;
@@ -167,9 +240,9 @@ REFUSED(there_are_two_roots, "image pstree.img: pid 12: its parent 0 is not in t
 	w->child.pstree->ppid = 0;
 }
 
-REFUSED(an_id_is_used_twice, "image pstree.img: the id 12 is used twice")
+REFUSED(an_id_is_used_twice, "image pstree.img: the id 13 is used twice")
 {
-	w->root.pstree->threads[1] = WORLD_CHILD;
+	w->root.pstree->threads[1] = WORLD_DEAD;
 }
 
 REFUSED(there_are_too_many_tasks, "image pstree.img: too many tasks")
@@ -347,8 +420,13 @@ REFUSED_TIMER(a_timer_counts_for_a_foreign_thread, clock_thread_id, WORLD_CHILD)
 REFUSED(two_timers_have_one_id, "image core-10.img: there are two POSIX timers 6")
 {
 	TaskTimersEntry *timers = w->root.core->tc->timers;
+	PosixTimerEntry *between = arena_memdup(&w->arena, w->timer, sizeof(*between));
 
-	timers->posix[timers->n_posix++] = w->timer;
+	between->it_id = 7;
+	timers->n_posix = 3;
+	timers->posix = arena_array(&w->arena, PosixTimerEntry *, 3);
+	timers->posix[0] = timers->posix[2] = w->timer;
+	timers->posix[1] = between;
 }
 
 /* Who sends no signal has none. */

@@ -261,21 +261,36 @@ TEST(snapshot, a_segment_that_all_have_private_has_no_pages)
 	world_end(&w, &s);
 }
 
-TEST(snapshot, a_file_that_is_mapped_for_writing_is_opened_for_it)
+static void expect_flags_after_mapping(uint32_t mapped, bool is_told, uint32_t expected)
 {
 	struct world w;
 	struct snapshot s;
 
 	world_furnish(&w);
 	for (int i = VMA_OF_FILE; i <= VMA_OF_MEMFD; i++) {
-		w.root.mm->vmas[i]->has_fdflags = true;
-		w.root.mm->vmas[i]->fdflags = O_RDWR;
+		w.root.mm->vmas[i]->has_fdflags = is_told;
+		w.root.mm->vmas[i]->fdflags = mapped;
 	}
 	world_load(&w, &s);
-	ASSERT_EQ(s.files[snapshot_file(&s, WORLD_PROGRAM)]->reg->flags, O_RDWR);
-	ASSERT_EQ(s.files[snapshot_file(&s, WORLD_MEMFD)]->memfd->flags, O_RDWR);
+	ASSERT_EQ(s.files[snapshot_file(&s, WORLD_PROGRAM)]->reg->flags, expected);
+	ASSERT_EQ(s.files[snapshot_file(&s, WORLD_MEMFD)]->memfd->flags, expected);
 	ASSERT_EQ(s.files[snapshot_file(&s, WORLD_SLASH)]->reg->flags, O_RDONLY);
 	world_end(&w, &s);
+}
+
+TEST(snapshot, a_file_that_is_mapped_for_writing_is_opened_for_it)
+{
+	expect_flags_after_mapping(O_RDWR, true, O_RDWR);
+}
+
+TEST(snapshot, a_file_that_is_mapped_for_reading_is_not_opened_for_writing)
+{
+	expect_flags_after_mapping(O_RDONLY, true, O_RDONLY);
+}
+
+TEST(snapshot, a_file_is_opened_as_it_was_if_mappings_do_not_say_otherwise)
+{
+	expect_flags_after_mapping(O_RDWR, false, O_RDONLY);
 }
 
 /* ---- images of other versions ---- */

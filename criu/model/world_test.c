@@ -329,7 +329,7 @@ static void add_timer(struct world *w)
 	timers->real = NEW(w, ItimerEntry, itimer_entry);
 	timers->virt = NEW(w, ItimerEntry, itimer_entry);
 	timers->prof = NEW(w, ItimerEntry, itimer_entry);
-	timers->posix = arena_array(&w->arena, PosixTimerEntry *, 2);
+	timers->posix = arena_array(&w->arena, PosixTimerEntry *, 1);
 	w->timer = timers->posix[timers->n_posix++] = NEW(w, PosixTimerEntry, posix_timer_entry);
 	w->timer->it_id = 6;
 	w->timer->it_sigev_notify = 4;
