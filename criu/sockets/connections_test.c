@@ -478,6 +478,36 @@ TEST(connections, datagrams_say_from_whom_they_are)
 	again_end(&a);
 }
 
+static const char *const messages[] = { "abc", "", "xyz", "" };
+
+static const struct {
+	size_t n; /* of the messages above */
+	bool is_shut;
+} queues[] = { { 4, false }, { 4, true }, { 1, true }, { 0, true } };
+
+/* Of an empty one nothing can be told but that it is there, also where nothing more can come. */
+TEST(connections, empty_messages_are_messages)
+{
+	for (size_t k = 0; k < ARRAY_SIZE(queues); k++) {
+		struct again a;
+		int fd[2];
+
+		again_begin(&a);
+		ASSERT_OK(socketpair(AF_UNIX, SOCK_DGRAM, 0, fd));
+		for (size_t i = 0; i < queues[k].n; i++)
+			say(fd[0], messages[i]);
+		if (queues[k].is_shut)
+			ASSERT_OK(shutdown(fd[1], SHUT_RD));
+		again_add(&a, fd[0]);
+		again_add(&a, fd[1]);
+		again_cycle(&a);
+		for (size_t i = 0; i < queues[k].n; i++)
+			expect(again_fd(&a, fd[1]), messages[i]);
+		expect_nothing(again_fd(&a, fd[1]));
+		again_end(&a);
+	}
+}
+
 /* ---- in flight ---- */
 
 static void send_fd(int through, int fd)

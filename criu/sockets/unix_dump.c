@@ -345,9 +345,13 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 		return refuse(EMSGSIZE, "pid %d fd %d: a message in its queue is too large", u->pid,
 			      u->fd);
-	/* The end of a stream; of other sockets an empty message, unless nothing can come. */
+	/*
+	 * The end of a stream, or of records of which none can come any more; else it is an empty
+	 * message. Datagrams have no end.
+	 */
 	if (n == 0 &&
-	    (u->entry->type == SOCK_STREAM || (u->info->shutdown & 1 && seen >= u->info->rqueue)))
+	    (u->entry->type == SOCK_STREAM || (u->entry->type == SOCK_SEQPACKET &&
+					       u->info->shutdown & 1 && seen >= u->info->rqueue)))
 		return 0;
 	SkPacketEntry *e = MESSAGE(&d->arena, SkPacketEntry, sk_packet_entry);
 	e->id_for = u->entry->id;
