@@ -618,7 +618,7 @@ TEST(connections, what_was_sent_before_it_was_accepted_prevents_the_dump)
 	int client = connected(SOCK_STREAM, &name);
 	say(client, "early");
 	again_add(&a, client);
-	expect_blocked(&a, "over a connection that is not accepted yet");
+	expect_blocked(&a, "has sent data over a connection that is not accepted yet");
 }
 
 static void cut(struct again *a, int fd, const char *where, char text[64])

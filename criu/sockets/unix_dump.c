@@ -566,8 +566,8 @@ static void report_cut(const struct dump_unix *u, const struct unix_info *peer)
 	warn("pid %d fd %d: socket %u is cut off from %s, outside the tree", u->pid, u->fd,
 	     u->entry->ino, unix_name(&name).s);
 	if (u->info->wqueue && unix_is_stream(u->entry->type))
-		warn("pid %d fd %d: %u bytes that it has sent are not read by %s yet", u->pid,
-		     u->fd, u->info->wqueue, unix_name(&name).s);
+		warn("pid %d fd %d: not all that it has sent is read by %s yet", u->pid, u->fd,
+		     unix_name(&name).s);
 }
 
 /*
@@ -638,11 +638,10 @@ static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *
 	if (!find(s, listener->ino))
 		look_outside(d, s, u);
 	if (u->info->wqueue)
-		dump_block(
-			d,
-			"pid %d fd %d: socket %u has sent %u bytes over a connection that is not "
-			"accepted yet; they cannot be dumped",
-			u->pid, u->fd, u->entry->ino, u->info->wqueue);
+		dump_block(d,
+			   "pid %d fd %d: socket %u has sent data over a connection that is not "
+			   "accepted yet; it cannot be dumped",
+			   u->pid, u->fd, u->entry->ino);
 }
 
 /* Clients outside that wait in the backlog of a socket of the tree would be lost. */
