@@ -177,6 +177,40 @@ TEST(snapshot, a_ghost_is_chunks_and_holes)
 	world_end(&w, &s);
 }
 
+static const mode_t kinds_of_ghosts[] = { S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK,
+					  S_IFCHR, S_IFBLK, S_IFLNK };
+
+TEST(snapshot, ghosts_may_be_of_any_kind)
+{
+	struct world w;
+	struct snapshot s;
+
+	world_furnish(&w);
+	for (uint32_t i = 0; i < ARRAY_SIZE(kinds_of_ghosts); i++) {
+		RemapFilePathEntry *r =
+			MESSAGE(&w.arena, RemapFilePathEntry, remap_file_path_entry);
+		GhostFileEntry *e = MESSAGE(&w.arena, GhostFileEntry, ghost_file_entry);
+
+		r->orig_id = world_add_path(&w, 100 + i, "/gone")->id;
+		r->has_remap_type = true;
+		r->remap_type = REMAP_TYPE__GHOST;
+		r->remap_id = i;
+		world_add(&w, IMG_REMAP_FPATH, 0, r);
+		e->mode = kinds_of_ghosts[i];
+		e->has_rdev = S_ISCHR(e->mode) || S_ISBLK(e->mode);
+		e->symlnk_target = S_ISLNK(e->mode) ? (char *)"target" : NULL;
+		world_add(&w, IMG_GHOST_FILE, i, e);
+	}
+	world_load(&w, &s);
+	ASSERT_EQ(s.n_ghosts, 1 + ARRAY_SIZE(kinds_of_ghosts));
+	for (uint32_t i = 0; i < ARRAY_SIZE(kinds_of_ghosts); i++) {
+		ASSERT_EQ(s.ghosts[1 + i].id, i);
+		ASSERT_EQ(s.ghosts[1 + i].entry->mode, kinds_of_ghosts[i]);
+		ASSERT_EQ(s.ghosts[1 + i].n_chunks, 0);
+	}
+	world_end(&w, &s);
+}
+
 static void expect_in_one_piece(uint64_t size, uint64_t expected)
 {
 	struct world w;
@@ -239,6 +273,45 @@ TEST(snapshot, a_segment_may_be_shorter_than_its_mappings)
 	ASSERT_EQ(s.shared[0].size, 0x2001);
 	ASSERT_EQ(s.shared[0].mapped, WORLD_SEGMENT_SIZE);
 	ASSERT(!s.shared[0].is_reserved);
+	world_end(&w, &s);
+}
+
+/* As huge pages that one task has shared and another one for itself. */
+TEST(snapshot, a_segment_that_one_mapping_shares_has_pages)
+{
+	struct world w;
+	struct snapshot s;
+
+	world_furnish(&w);
+	w.root.mm->vmas[VMA_OF_SHARED]->status = VMA_REGULAR | VMA_ANON_PRIVATE;
+	w.root.mm->vmas[VMA_OF_SHARED]->flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB;
+	w.root.mm->vmas[VMA_OF_SHARED_AGAIN]->flags |= MAP_HUGETLB;
+	world_load(&w, &s);
+	ASSERT(!s.shared[0].is_private);
+	ASSERT_EQ(s.shared[0].pages.n, 1);
+	world_end(&w, &s);
+}
+
+TEST(snapshot, mappings_of_several_segments_may_lie_in_any_order)
+{
+	struct world w;
+	struct snapshot s;
+
+	world_furnish(&w);
+	for (uint32_t i = 0; i < 3; i++) {
+		VmaEntry *v = arena_memdup(&w.arena, w.root.mm->vmas[VMA_OF_SHARED], sizeof(*v));
+
+		v->shmid = i == 1 ? 5 : WORLD_SEGMENT; /* 900, 5, 900 */
+		v->start = WORLD_SHARED_START + i * 0x2000;
+		v->end = v->start + 0x2000;
+		*ARENA_PUSH(&w.arena, w.child.mm->vmas, w.child.mm->n_vmas) = v;
+	}
+	*ARENA_PUSH(&w.arena, w.pages, w.n_pages) =
+		(struct world_pages){ .type = IMG_SHMEM_PAGEMAP, .id = 5, .pages_id = 5 };
+	world_load(&w, &s);
+	ASSERT_EQ(s.n_shared, 2);
+	ASSERT_EQ(s.shared[snapshot_shared(&s, 5)].size, 0x2000);
+	ASSERT_EQ(s.shared[snapshot_shared(&s, WORLD_SEGMENT)].size, WORLD_SEGMENT_SIZE);
 	world_end(&w, &s);
 }
 
