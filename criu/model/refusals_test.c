@@ -759,6 +759,33 @@ REFUSED(a_memfd_is_too_large, "image memfd.img: a size makes no sense")
 	w->memfd->size = 1ull << 63;
 }
 
+/* Of each list not only the first is looked at. */
+REFUSED(the_last_memfd_is_too_large, "image memfd.img: a size makes no sense")
+{
+	MemfdInodeEntry *e = arena_memdup(&w->arena, w->memfd, sizeof(*e));
+
+	world_add(w, IMG_MEMFD_INODE, 0, e);
+	e->inode_id = 2;
+	e->size = 1ull << 63;
+}
+
+REFUSED(the_last_terminal_is_no_pty, "image tty-info.img: terminal 0x20 is no pseudo terminal")
+{
+	TtyInfoEntry *e = arena_memdup(&w->arena, w->tty, sizeof(*e));
+
+	world_add(w, IMG_TTY_INFO, 0, e);
+	e->id = 32;
+	e->pty = NULL;
+}
+
+REFUSED(the_last_lock_is_of_no_kind, "image filelocks.img: a lock of pid 10 is of the unknown kind")
+{
+	FileLockEntry *e = arena_memdup(&w->arena, w->lock, sizeof(*e));
+
+	world_add(w, IMG_FILE_LOCKS, 0, e);
+	e->flag = 0;
+}
+
 REFUSED(pages_are_behind_a_memfd, "image pagemap-shmem-500.img: the pages at 0 are behind the end")
 {
 	w->memfd->size = 4096;
