@@ -7,6 +7,7 @@
 #include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/test.h"
@@ -56,35 +57,33 @@ void test_time_limit(unsigned seconds)
 	alarm(seconds);
 }
 
-static char own_dir[] = "/tmp/criu-unit.XXXXXX";
-static pid_t dir_owner;
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
-{
-	(void)st, (void)type, (void)where;
-	return remove(path);
-}
-
-/* Children of the test end, too. */
-static void remove_dir(void)
-{
-	if (getpid() == dir_owner)
-		(void)nftw(own_dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
+/* All of the run's directories are in one, which the tests leave to the main program. */
+static char run_dir[] = "/tmp/criu-unit.XXXXXX";
+static char own_dir[sizeof(run_dir) + 2];
 
 const char *test_path(void)
 {
-	if (dir_owner)
-		return own_dir;
-	ASSERT(mkdtemp(own_dir));
-	dir_owner = getpid();
-	ASSERT_EQ(atexit(remove_dir), 0);
+	if (!own_dir[0]) {
+		snprintf(own_dir, sizeof(own_dir), "%s/t", run_dir);
+		ASSERT_OK(mkdir(own_dir, 0700));
+	}
 	return own_dir;
 }
 
 int test_dir(void)
 {
 	return ASSERT_OK(open(test_path(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st, (void)type;
+	return where->level ? remove(path) : 0;
+}
+
+static void empty_run_dir(void)
+{
+	(void)nftw(run_dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 /* Returns the wait status of the test's process. */
@@ -108,6 +107,7 @@ static int run_test(const struct test *t)
 		;
 	/* What a failed test left running is in its group. */
 	kill(-pid, SIGKILL);
+	empty_run_dir();
 	return status;
 }
 
@@ -126,6 +126,10 @@ int main(int argc, char **argv)
 {
 	int passed = 0, failed = 0, skipped = 0;
 
+	if (!mkdtemp(run_dir)) {
+		perror(run_dir);
+		return 1;
+	}
 	for (struct test *t = all_tests; t; t = t->next) {
 		if (!wanted(t, argc, argv))
 			continue;
@@ -147,6 +151,7 @@ int main(int argc, char **argv)
 		else
 			printf("FAIL %s.%s\n", t->module, t->name);
 	}
+	(void)rmdir(run_dir);
 	printf("%s: %d passed, %d failed, %d skipped\n",
 	       strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0], passed, failed,
 	       skipped);

@@ -412,14 +412,17 @@ TEST(snapshot, what_was_said_of_a_process_holds_for_its_threads)
 	tc->blk_sigset = 0x123;
 	tc->has_old_seccomp_mode = tc->has_old_seccomp_filter = true;
 	tc->old_seccomp_mode = SECCOMP_MODE__filter;
-	tc->old_seccomp_filter = 0;
+	tc->old_seccomp_filter = 1;
+	w.thread->thread_core->seccomp_filter = 0;
 	world_load(&w, &s);
 	const ThreadCoreEntry *leader = s.tasks[0].cores[0]->thread_core;
+	ASSERT(leader->has_blk_sigset);
 	ASSERT_EQ(leader->blk_sigset, 0x123);
+	ASSERT(leader->has_seccomp_mode);
 	ASSERT_EQ(leader->seccomp_mode, SECCOMP_MODE__filter);
-	ASSERT_EQ(leader->seccomp_filter, 0);
+	ASSERT_EQ(leader->seccomp_filter, 1);
 	/* A thread that says it itself knows better. */
-	ASSERT_EQ(s.tasks[0].cores[1]->thread_core->seccomp_filter, 1);
+	ASSERT_EQ(s.tasks[0].cores[1]->thread_core->seccomp_filter, 0);
 	ASSERT(!s.tasks[0].cores[1]->thread_core->has_blk_sigset);
 	world_end(&w, &s);
 }
