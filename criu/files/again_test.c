@@ -91,6 +91,7 @@ void again_collect(struct again *a)
 	struct dump *d = &a->dump;
 
 	a->pid = start_process(a);
+	a->is_running = true;
 	d->tasks = make_task(a);
 	d->n_tasks = 1;
 	*ARENA_PUSH(&d->arena, d->tree.processes, d->tree.n) = d->tasks->process;
@@ -100,8 +101,10 @@ void again_collect(struct again *a)
 
 static void end_process(struct again *a)
 {
+	files_dump_done(&a->dump);
 	ASSERT_OK(kill(a->pid, SIGKILL));
 	ASSERT_EQ(waitpid(a->pid, NULL, 0), a->pid);
+	a->is_running = false;
 	for (size_t i = 0; i < a->n_fds; i++)
 		ASSERT_OK(close(a->fds[i]));
 }
@@ -112,7 +115,6 @@ void again_save(struct again *a)
 		test_fail(__FILE__, __LINE__, "%s", a->dump.blockers[0]);
 	ASSERT_OK(files_save_contents(&a->dump));
 	ASSERT_OK(files_write_images(&a->dump));
-	files_dump_done(&a->dump);
 	end_process(a);
 }
 
@@ -131,6 +133,8 @@ int again_open(struct again *a)
 		rc = files_open_late(r);
 	if (rc == 0)
 		rc = files_clean_up(r);
+	if (rc == 0)
+		files_forget_links(r);
 	return rc;
 }
 
@@ -175,7 +179,8 @@ const FileEntry *again_entry(const struct again *a, int fd)
 
 void again_end(struct again *a)
 {
-	files_forget_links(&a->restore);
+	if (a->is_running)
+		end_process(a);
 	file_table_free(a->dump.file_table);
 	image_dir_done(&a->dump.images);
 	arena_done(&a->dump.arena);

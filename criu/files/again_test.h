@@ -17,6 +17,7 @@ struct again {
 	struct restore restore;
 	struct world world; /* the tree around them */
 	pid_t pid;	    /* of the process that had them */
+	bool is_running;
 	int fds[AGAIN_MAX];
 	size_t n_fds;
 };

@@ -184,4 +184,5 @@ TEST(epoll, a_target_that_nobody_has_open_prevents_the_dump)
 	again_collect(&a);
 	ASSERT_EQ(a.dump.n_blockers, 1);
 	ASSERT(strstr(a.dump.blockers[0], "that no process of the tree has open any more"));
+	again_end(&a);
 }

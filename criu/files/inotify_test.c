@@ -91,6 +91,7 @@ TEST(inotify, a_watched_file_that_was_deleted_prevents_the_dump)
 	ASSERT_EQ(a.dump.n_blockers, 1);
 	ASSERT(strstr(a.dump.blockers[0], "no path leads to inode"));
 	close(file);
+	again_end(&a);
 }
 
 TEST(fanotify, marks_are_made_again)
@@ -128,4 +129,5 @@ TEST(fanotify, a_group_that_is_asked_for_permission_prevents_the_dump)
 	again_collect(&a);
 	ASSERT_EQ(a.dump.n_blockers, 1);
 	ASSERT(strstr(a.dump.blockers[0], "it is asked for permission to open files"));
+	again_end(&a);
 }

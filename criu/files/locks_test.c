@@ -118,6 +118,7 @@ TEST(locks, prevent_the_dump_without_the_option)
 	ASSERT_OK(flock(fd, LOCK_EX));
 	again_add(&a, fd);
 	expect_blocked(&a, "a lock is held on it; to dump it with its locks give --file-locks");
+	again_end(&a);
 }
 
 TEST(locks, a_lease_is_noted_and_known_by_its_file)
@@ -137,6 +138,7 @@ TEST(locks, a_lease_is_noted_and_known_by_its_file)
 	ASSERT_EQ(a.dump.n_locks, 1);
 	ASSERT_EQ(a.dump.locks[0].entry->flag, 8);
 	ASSERT_EQ(a.dump.locks[0].entry->type, F_RDLCK);
+	again_end(&a);
 }
 
 TEST(locks, a_lease_on_a_deleted_file_prevents_the_dump)
@@ -149,6 +151,7 @@ TEST(locks, a_lease_on_a_deleted_file_prevents_the_dump)
 	ASSERT_OK(unlink(again_path(&a, "file")));
 	again_add(&a, fd);
 	expect_blocked(&a, "there is a lease on the deleted file, which reading it would break");
+	again_end(&a);
 }
 
 /* ---- lines of fdinfo ---- */

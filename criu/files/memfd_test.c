@@ -122,4 +122,5 @@ TEST(memfd, one_that_the_image_lacks_is_refused)
 	again_save(&a);
 	ASSERT_OK(unlinkat(a.world.dir, "memfd.img", 0));
 	ASSERT_REFUSED(again_open(&a), "memfd.img has no inode");
+	again_end(&a);
 }

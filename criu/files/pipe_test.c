@@ -99,6 +99,7 @@ TEST(pipe, a_dump_takes_nothing_out_of_it)
 	again_save(&p.again);
 	ASSERT_OK(ioctl(own, FIONREAD, &unread));
 	ASSERT_EQ(unread, 5000);
+	again_end(&p.again);
 }
 
 TEST(pipe, capacity_is_as_it_was)
@@ -256,6 +257,7 @@ TEST(pipe, the_end_that_no_process_had_cannot_be_given)
 	ASSERT_OK(pipe(given));
 	ASSERT_REFUSED(open_with_inherited(&p, given[1], arg),
 		       "no process had the end for writing, which its descriptor is");
+	again_end(&p.again);
 }
 
 /* ---- fifos ---- */
@@ -318,4 +320,5 @@ TEST(fifo, another_file_in_its_place_is_refused)
 	ASSERT_OK(unlink(path));
 	close(ASSERT_OK(open(path, O_CREAT | O_WRONLY, 0640)));
 	ASSERT_REFUSED(again_open(&a), "it is of another kind than at dump");
+	again_end(&a);
 }

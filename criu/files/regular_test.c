@@ -139,6 +139,7 @@ static void expect_change_refused(void (*change)(const char *path), const char *
 	change(again_path(&a, "file"));
 	ASSERT_REFUSED(again_open(&a), text);
 	(void)remove(again_path(&a, "file"));
+	again_end(&a);
 }
 
 TEST(regular, a_file_that_is_another_one_by_now_is_refused)
@@ -205,6 +206,7 @@ TEST(regular, a_program_is_known_by_its_build_id)
 	ASSERT_REFUSED(regular_open_part(&again, e, O_RDONLY), "its build id differs");
 	a.opts.file_validation = VALIDATE_FILESIZE;
 	close(ASSERT_OK(regular_open_part(&again, e, O_RDONLY)));
+	arena_done(&again.arena);
 	again_end(&a);
 }
 
@@ -294,4 +296,5 @@ TEST(regular, a_name_that_no_file_has_is_refused)
 	a.opts.inherit_fd.item[a.opts.inherit_fd.n++] = "fd[0]:nothing";
 	ASSERT_REFUSED(again_open(&a),
 		       "--inherit-fd fd[0]:nothing: no file of the images has this");
+	again_end(&a);
 }

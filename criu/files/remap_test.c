@@ -103,9 +103,9 @@ TEST(remap, ghosts_have_their_content_and_holes)
 			ASSERT(st.st_blocks * 512ull <= bytes + 2 * 4096);
 		ASSERT_STR(again_link(&a, fds[i]), again_path(&a, "ghost (deleted)"));
 	}
-	again_end(&a);
 	ASSERT_EQ(count_names("ghost."), 0);
 	ASSERT_EQ(count_names(".cr."), 0);
+	again_end(&a);
 }
 
 TEST(remap, a_ghost_is_what_it_was)
@@ -194,10 +194,10 @@ TEST(remap, a_file_that_has_the_name_by_now_keeps_it)
 	ASSERT_EQ(before.st_ino, after.st_ino);
 	ASSERT_EQ(after.st_nlink, 1);
 	expect_content(other, 0, 'n', 4);
-	again_end(&a);
 	ASSERT_EQ(count_names("ghost"), 2); /* the file, and the image */
 	ASSERT_OK(stat(path, &after));
 	ASSERT_EQ(before.st_ino, after.st_ino);
+	again_end(&a);
 }
 
 /* Directories that are gone, too, exist only as long as they are needed. */
@@ -219,8 +219,8 @@ TEST(remap, a_ghost_may_have_been_in_a_directory_that_is_gone)
 	again_cycle(&a);
 	expect_content(again_fd(&a, fd), 0, 'd', 5);
 	ASSERT_STR(again_link(&a, fd), again_path(&a, "outer/inner/ghost (deleted)"));
-	again_end(&a);
 	ASSERT_EQ(count_names("outer"), 0);
+	again_end(&a);
 }
 
 TEST(remap, directories_links_and_devices_can_be_ghosts)
@@ -255,8 +255,8 @@ TEST(remap, directories_links_and_devices_can_be_ghosts)
 	ASSERT_EQ(st.st_mode, S_IFCHR | 0622);
 	ASSERT_EQ(st.st_rdev, makedev(1, 3));
 	ASSERT_EQ(st.st_nlink, 0);
-	again_end(&a);
 	ASSERT_EQ(count_names(".cr."), 0);
+	again_end(&a);
 }
 
 /* Such a file can still be given a name. */
@@ -296,6 +296,7 @@ TEST(remap, a_ghost_may_not_be_larger_than_the_limit)
 	a.opts.ghost_limit = 8191;
 	again_add(&a, deleted_file(&a, 8192));
 	expect_blocked(&a, "was deleted and has 8192 bytes, more than --ghost-limit allows");
+	again_end(&a);
 }
 
 TEST(remap, a_ghost_may_be_as_large_as_the_limit)
@@ -334,6 +335,7 @@ TEST(remap, a_link_is_made_only_if_asked_for)
 	again_add(&a, hidden_file(&a));
 	expect_blocked(&a, "was deleted, but has 1 other link(s)");
 	ASSERT_EQ(count_names("link_remap"), 0);
+	again_end(&a);
 }
 
 TEST(remap, a_file_with_another_name_is_held_by_a_link)
@@ -353,10 +355,10 @@ TEST(remap, a_file_with_another_name_is_held_by_a_link)
 	ASSERT_OK(stat(again_path(&a, "elsewhere"), &elsewhere));
 	ASSERT_EQ(st.st_ino, elsewhere.st_ino);
 	ASSERT_STR(again_link(&a, fd), again_path(&a, "hidden (deleted)"));
-	again_end(&a);
 	ASSERT_EQ(count_names("link_remap"), 0);
 	ASSERT_EQ(count_names("hidden"), 0);
 	ASSERT_EQ(count_names("elsewhere"), 1);
+	again_end(&a);
 }
 
 TEST(remap, a_dump_that_fails_takes_its_links_back)
@@ -371,6 +373,7 @@ TEST(remap, a_dump_that_fails_takes_its_links_back)
 	ASSERT_EQ(count_names("link_remap."), 1);
 	files_remove_links(&a.dump);
 	ASSERT_EQ(count_names("link_remap."), 0);
+	again_end(&a);
 }
 
 TEST(remap, the_name_of_a_link_may_be_taken)
@@ -389,10 +392,10 @@ TEST(remap, the_name_of_a_link_may_be_taken)
 	again_add(&a, fd);
 	again_cycle(&a);
 	expect_content(again_fd(&a, fd), 0, 'h', 8);
-	again_end(&a);
 	ASSERT_EQ(count_names("link_remap."), 5); /* those of others stay */
 	ASSERT_OK(stat(again_path(&a, "elsewhere"), &st));
 	ASSERT_EQ(st.st_nlink, 1);
+	again_end(&a);
 }
 
 TEST(remap, a_directory_that_was_moved_prevents_the_dump)
@@ -405,6 +408,7 @@ TEST(remap, a_directory_that_was_moved_prevents_the_dump)
 	again_add(&a, fd);
 	again_collect(&a);
 	ASSERT_EQ(a.dump.n_blockers, 0); /* it has its new name in /proc */
+	again_end(&a);
 }
 
 /* ---- what a restore that was killed has left ---- */
@@ -431,8 +435,8 @@ static void expect_no_hindrance(unsigned set)
 			ASSERT_OK(link(first, again_path(&a, leftovers[i])));
 	ASSERT_OK(again_open(&a));
 	expect_content(again_fd(&a, fd), 0, 'g', 9);
-	again_end(&a);
 	ASSERT_EQ(count_names("ghost"), 1); /* the image */
+	again_end(&a);
 }
 
 TEST(remap, what_a_killed_restore_has_left_is_no_hindrance)
@@ -463,6 +467,6 @@ TEST(remap, a_file_that_a_killed_restore_has_put_aside_gets_its_name_back)
 	expect_content(again_fd(&a, fd), 0, 'g', 9);
 	ASSERT_OK(stat(path, &after));
 	ASSERT_EQ(before.st_ino, after.st_ino);
-	again_end(&a);
 	ASSERT_EQ(count_names("ghost"), 2); /* it, and the image */
+	again_end(&a);
 }

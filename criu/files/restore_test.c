@@ -247,6 +247,7 @@ TEST(files, entries_that_make_no_sense_are_refused_before_anything_is_opened)
 		ASSERT(!f.r.file_fds);
 		(void)unlinkat(f.world.dir, "bpfmap-data.img",
 			       0); /* the next has its own, or none */
+		arena_done(&f.r.arena);
 		world_end(&f.world, &f.r.snapshot);
 	}
 }

@@ -355,6 +355,7 @@ TEST(connections, another_program_that_has_the_path_is_left_alone)
 	ASSERT_OK(unlink(again_path(&a, "s")));
 	close(ASSERT_OK(open(again_path(&a, "s"), O_CREAT | O_WRONLY, 0600)));
 	ASSERT_REFUSED(again_open(&a), "bind it to its path: File exists");
+	again_end(&a);
 }
 
 /* ---- listeners ---- */
@@ -595,6 +596,7 @@ TEST(connections, a_peer_outside_prevents_the_dump)
 	snprintf(text, sizeof(text), "of pid %d (", getpid()); /* who has it */
 	expect_blocked(&a, text);
 	ASSERT(strstr(a.dump.blockers[0], "to cut it off and reconnect on restore give"));
+	again_end(&a);
 }
 
 TEST(connections, a_client_outside_that_waits_prevents_the_dump)
@@ -606,6 +608,7 @@ TEST(connections, a_client_outside_that_waits_prevents_the_dump)
 	again_add(&a, make_listener(SOCK_STREAM, &name, 5));
 	(void)connected(SOCK_STREAM, &name);
 	expect_blocked(&a, "outside the tree, waits to be accepted by socket");
+	again_end(&a);
 }
 
 TEST(connections, what_was_sent_before_it_was_accepted_prevents_the_dump)
@@ -619,6 +622,7 @@ TEST(connections, what_was_sent_before_it_was_accepted_prevents_the_dump)
 	say(client, "early");
 	again_add(&a, client);
 	expect_blocked(&a, "has sent data over a connection that is not accepted yet");
+	again_end(&a);
 }
 
 static void cut(struct again *a, int fd, const char *where, char text[64])
@@ -686,6 +690,7 @@ TEST(connections, one_that_is_cut_off_needs_to_be_told_what_becomes_of_it)
 	ASSERT_REFUSED(again_open(&a), "its peer outside had no name; give --inherit-fd");
 	a.opts.ext_unix_sk.n = 0;
 	ASSERT_REFUSED(again_open(&a), "to connect it again give --ext-unix-sk=");
+	again_end(&a);
 }
 
 /* ---- entries that make no sense ---- */
@@ -704,7 +709,8 @@ static UnixSkEntry *socket_of_world(struct world *w)
 
 static const struct {
 	size_t name_len;
-	const char *name, *name_dir, *file_path;
+	char name[8]; /* how it begins */
+	const char *name_dir, *file_path;
 	uint32_t type, uflags;
 	const char *text; /* NULL: it is good */
 } entries[] = {
@@ -733,7 +739,7 @@ TEST(unix, entries_that_make_no_sense_are_refused)
 		world_begin(&w);
 		UnixSkEntry *e = socket_of_world(&w);
 		memset(name, 'x', sizeof(name));
-		memcpy(name, entries[i].name, min(entries[i].name_len, sizeof("rel\0")));
+		memcpy(name, entries[i].name, min(entries[i].name_len, sizeof(entries[i].name)));
 		e->name = (ProtobufCBinaryData){ entries[i].name_len, name };
 		e->name_dir = (char *)entries[i].name_dir;
 		e->file_path = (char *)entries[i].file_path;
