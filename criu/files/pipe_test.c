@@ -102,16 +102,32 @@ TEST(pipe, a_dump_takes_nothing_out_of_it)
 	again_end(&p.again);
 }
 
-TEST(pipe, capacity_is_as_it_was)
-{
-	struct pipe_again p;
+static const int capacities[] = { 4096, 16 * CAPACITY, CAPACITY };
 
-	begin(&p, 0);
-	ASSERT_OK(fcntl(p.end[1], F_SETPIPE_SZ, 16 * 65536));
-	add_both(&p);
-	again_cycle(&p.again);
-	ASSERT_EQ(fcntl(again_fd(&p.again, p.end[0]), F_GETPIPE_SZ), 16 * 65536);
-	again_end(&p.again);
+TEST(pipe, capacities_are_as_they_were)
+{
+	struct again a;
+	int ends[ARRAY_SIZE(capacities)][2];
+
+	again_begin(&a);
+	for (size_t i = 0; i < ARRAY_SIZE(capacities); i++) {
+		ASSERT_OK(pipe2(ends[i], O_NONBLOCK));
+		ASSERT_OK(fcntl(ends[i][1], F_SETPIPE_SZ, capacities[i]));
+		for (int n = 0; n < capacities[i]; n += 4096) /* full */
+			put(ends[i][1], 4096);
+		again_add(&a, ends[i][0]);
+		again_add(&a, ends[i][1]);
+	}
+	again_cycle(&a);
+	for (size_t i = 0; i < ARRAY_SIZE(capacities); i++) {
+		int unread;
+
+		ASSERT_EQ(fcntl(again_fd(&a, ends[i][0]), F_GETPIPE_SZ), capacities[i]);
+		ASSERT_OK(ioctl(again_fd(&a, ends[i][0]), FIONREAD, &unread));
+		ASSERT_EQ(unread, capacities[i]);
+		ASSERT(write(again_fd(&a, ends[i][1]), "x", 1) < 0 && errno == EAGAIN);
+	}
+	again_end(&a);
 }
 
 /* Records of a pipe with packets: each read gives one. */

@@ -103,11 +103,11 @@ TEST(same, equal_pages_of_a_child_are_taken_from_its_parent)
 {
 	struct family f = { 0 };
 	struct snapshot_task *parent = add_task(&f, -1, "abcd.fgh");
-	struct snapshot_task *child = add_task(&f, 0, "abXde.gh");
+	struct snapshot_task *child = add_task(&f, 0, "abXdeFgh");
 
 	cow_unify(&f.r);
 	expect_shared(parent, "abcd.fgh", parent, "########");
-	expect_shared(child, "abXde.gh", parent, "##_#__##");
+	expect_shared(child, "abXdeFgh", parent, "##_#__##");
 	ASSERT_EQ(child->pages.n, 5); /* what goes on is one run */
 	arena_done(&f.r.arena);
 }
