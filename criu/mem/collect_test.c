@@ -131,6 +131,32 @@ TEST(collect, mappings_come_by_address_and_the_special_ones_are_known)
 	own_end(&o);
 }
 
+TEST(collect, where_parts_of_the_program_are_is_told_by_stat)
+{
+	struct own o;
+	struct dump_task t;
+
+	own_begin(&o);
+	own_init_task(&o, &t, getpid());
+	ASSERT_OK(proc_stat_read(t.process->proc_fd, &t.process->stat));
+	ASSERT_OK(mem_collect(&o.d, &t, own_file_id));
+	const struct proc_stat *s = &t.process->stat;
+	const struct {
+		uint64_t in_stat, in_image;
+	} fields[] = {
+		{ s->start_code, t.mm->mm_start_code },	  { s->end_code, t.mm->mm_end_code },
+		{ s->start_data, t.mm->mm_start_data },	  { s->end_data, t.mm->mm_end_data },
+		{ s->start_stack, t.mm->mm_start_stack }, { s->start_brk, t.mm->mm_start_brk },
+		{ s->arg_start, t.mm->mm_arg_start },	  { s->arg_end, t.mm->mm_arg_end },
+		{ s->env_start, t.mm->mm_env_start },	  { s->env_end, t.mm->mm_env_end },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+		ASSERT(fields[i].in_stat);
+		ASSERT_EQ(fields[i].in_image, fields[i].in_stat);
+	}
+	own_end(&o);
+}
+
 /* Neighbours of one file are asked for once. */
 TEST(collect, a_file_that_is_mapped_in_pieces_is_one)
 {

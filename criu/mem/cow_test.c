@@ -10,7 +10,7 @@
 #include "mem/own_test.h"
 #include "model/vma.h"
 
-#define PAGES 256
+#define PAGES 1300 /* more than are looked at at once */
 
 /*
  * Memory of a parent and its children, who write to some of it. Each page begins with the letter of
@@ -156,6 +156,31 @@ TEST(cow, pages_of_a_child_that_nobody_has_written_to_are_stored_once)
 	ASSERT_EQ(w.own.d.stats.pages_written, PAGES + 60);
 	expect_pages(&w, &w.tasks[0], 1);
 	expect_pages(&w, &w.tasks[1], 2);
+	end(&w);
+}
+
+TEST(cow, of_a_large_mapping_every_page_is_looked_at)
+{
+	const struct part child = { 500, 600, 'c' };
+	struct world_of_pages w;
+
+	begin(&w, &nothing, &nothing, &child, 1);
+	save(&w);
+	ASSERT_EQ(shared_pages(&w.tasks[1]), PAGES - 100);
+	expect_pages(&w, &w.tasks[1], 2);
+	end(&w);
+}
+
+TEST(cow, only_pages_that_are_to_be_stored_are_shared)
+{
+	struct world_of_pages w;
+
+	begin(&w, &nothing, &nothing, &nothing, 1);
+	ASSERT_EQ(w.tasks[1].pages.n_runs, 1);
+	w.tasks[1].pages.runs[0].pages = 100;
+	ASSERT_OK(cow_find(&w.own.d, &w.tasks[1]));
+	ASSERT_EQ(shared_pages(&w.tasks[1]), 100);
+	ASSERT_EQ(w.tasks[1].pages.n_runs, 0);
 	end(&w);
 }
 

@@ -343,6 +343,43 @@ TEST(connections, a_relative_name_is_bound_in_its_directory)
 	again_end(&a);
 }
 
+/* The socket says its old name for ever; clients go by the new one. */
+TEST(connections, a_file_of_a_socket_that_was_renamed_has_its_new_name)
+{
+	struct again a;
+
+	again_begin(&a);
+	const struct address name = of_path(again_path(&a, "old"));
+	int fd = make(SOCK_DGRAM, &name);
+	ASSERT_OK(rename(again_path(&a, "old"), again_path(&a, "new")));
+	again_add(&a, fd);
+	again_cycle(&a);
+	ASSERT_STR(again_entry(&a, fd)->usk->file_path, again_path(&a, "new"));
+	ASSERT(access(again_path(&a, "old"), F_OK) < 0);
+	const struct address where = of_path(again_path(&a, "new"));
+	int client = connected(SOCK_DGRAM, &where);
+	say(client, "hello");
+	expect(again_fd(&a, fd), "hello");
+	struct address got = { .len = sizeof(got.un) };
+	ASSERT_OK(getsockname(again_fd(&a, fd), (struct sockaddr *)&got.un, &got.len));
+	ASSERT_STR(got.un.sun_path, again_path(&a, "old"));
+	again_end(&a);
+}
+
+TEST(connections, a_file_of_a_socket_that_is_where_it_was_needs_no_other_name)
+{
+	struct again a;
+
+	again_begin(&a);
+	const struct address name = of_path(again_path(&a, "s"));
+	int fd = make(SOCK_DGRAM, &name);
+	again_add(&a, fd);
+	again_cycle(&a);
+	ASSERT(!again_entry(&a, fd)->usk->file_path);
+	ASSERT(!again_entry(&a, fd)->usk->deleted);
+	again_end(&a);
+}
+
 TEST(connections, another_program_that_has_the_path_is_left_alone)
 {
 	struct again a;
@@ -469,10 +506,12 @@ TEST(connections, datagrams_say_from_whom_they_are)
 				   (struct sockaddr *)&got.un, &got.len),
 			  1);
 		ASSERT_EQ(c, "0123"[i]);
-		if (senders[i])
-			ASSERT_EQ(got.un.sun_path[69], senders[i]->un.sun_path[69]);
-		else
+		if (senders[i]) {
+			ASSERT_EQ(got.len, senders[i]->len);
+			ASSERT(!memcmp(&got.un, &senders[i]->un, got.len));
+		} else {
 			ASSERT(got.len <= sizeof(sa_family_t));
+		}
 	}
 	/* The name of the one that is gone is free. */
 	close(make(SOCK_DGRAM, &gone));
