@@ -401,14 +401,15 @@ static void expect_listener(struct again *a, int type, const struct address *nam
 {
 	int server = make_listener(type, name, 5);
 	int accepted_client = connected(type, name), accepted = accept(server, NULL, NULL);
+	static const int order[] = { 2, 0, 1 }; /* in which they connect */
 	int waiting[3];
 	const struct address names[3] = { abstract(50, 'x'), abstract(50, 'y'), abstract(50, 'z') };
 
 	say(accepted_client, "request");
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 3; i++)
 		waiting[i] = make(type, &names[i]);
-		ASSERT_OK(connect(waiting[i], sa(name), name->len));
-	}
+	for (int i = 0; i < 3; i++)
+		ASSERT_OK(connect(waiting[order[i]], sa(name), name->len));
 	again_add(a, server);
 	again_add(a, accepted);
 	again_add(a, accepted_client);
@@ -424,9 +425,9 @@ static void expect_listener(struct again *a, int type, const struct address *nam
 		int fd = accept(again_fd(a, server), (struct sockaddr *)&from.un, &from.len);
 
 		ASSERT_OK(fd);
-		ASSERT_EQ(from.un.sun_path[49], "xyz"[i]);
+		ASSERT_EQ(from.un.sun_path[49], "xyz"[order[i]]);
 		say(fd, "welcome");
-		expect(again_fd(a, waiting[i]), "welcome");
+		expect(again_fd(a, waiting[order[i]]), "welcome");
 	}
 	ASSERT(accept(again_fd(a, server), NULL, NULL) < 0 && errno == EAGAIN);
 	/* It goes on to listen. */
@@ -516,6 +517,71 @@ TEST(connections, datagrams_say_from_whom_they_are)
 	/* The name of the one that is gone is free. */
 	close(make(SOCK_DGRAM, &gone));
 	again_end(&a);
+}
+
+/* Whoever sends without saying where to reaches the one that it is connected to. */
+TEST(connections, a_datagram_socket_may_be_connected_one_way_or_to_itself)
+{
+	struct again a;
+	const struct address server = abstract(70, 's'), self = abstract(70, 'i');
+	int to = make(SOCK_DGRAM, &server), from = connected(SOCK_DGRAM, &server);
+	int own = make(SOCK_DGRAM, &self);
+
+	again_begin(&a);
+	ASSERT_OK(connect(own, sa(&self), self.len));
+	say(from, "before");
+	again_add(&a, from);
+	again_add(&a, to);
+	again_add(&a, own);
+	again_cycle(&a);
+	expect(again_fd(&a, to), "before");
+	say(again_fd(&a, from), "after");
+	expect(again_fd(&a, to), "after");
+	ASSERT(send(again_fd(&a, to), "x", 1, 0) < 0 && errno == ENOTCONN);
+	say(again_fd(&a, own), "to myself");
+	expect(again_fd(&a, own), "to myself");
+	again_end(&a);
+}
+
+static void expect_sender_of_path(bool has_file)
+{
+	struct again a;
+	struct stat before, after;
+	const struct address server = abstract(70, 's');
+	int to = make(SOCK_DGRAM, &server);
+
+	again_begin(&a);
+	const char *path = again_path(&a, "gone");
+	const struct address name = of_path(path);
+	int from = make(SOCK_DGRAM, &name);
+	ASSERT_EQ(sendto(from, "x", 1, 0, sa(&server), server.len), 1);
+	close(from);
+	ASSERT_OK(unlink(path));
+	if (has_file) {
+		close(ASSERT_OK(open(path, O_CREAT | O_WRONLY, 0600)));
+		ASSERT_OK(stat(path, &before));
+	}
+	again_add(&a, to);
+	again_cycle(&a);
+	struct address got = { .len = sizeof(got.un) };
+	char c;
+	ASSERT_EQ(recvfrom(again_fd(&a, to), &c, 1, MSG_DONTWAIT, (struct sockaddr *)&got.un,
+			   &got.len),
+		  1);
+	ASSERT_STR(got.un.sun_path, path);
+	ASSERT_EQ(stat(path, &after) == 0, has_file);
+	ASSERT(!has_file || before.st_ino == after.st_ino);
+	again_end(&a);
+}
+
+TEST(connections, a_sender_that_is_gone_had_a_path)
+{
+	expect_sender_of_path(false);
+}
+
+TEST(connections, a_sender_that_is_gone_had_a_path_that_is_another_files)
+{
+	expect_sender_of_path(true);
 }
 
 static const char *const messages[] = { "abc", "", "xyz", "" };
