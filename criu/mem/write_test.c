@@ -309,7 +309,8 @@ struct segment {
 	char *map;
 };
 
-#define SEGMENT_PAGES 4
+#define SEGMENT_PAGES 8
+#define HOLE	      5 /* a page that nobody has written to */
 
 static VmaEntry *note(struct segment *s, uint64_t start, uint64_t size, uint64_t pgoff)
 {
@@ -333,7 +334,8 @@ static void begin_segment(struct segment *s)
 	s->map = mmap(NULL, SEGMENT_PAGES * PAGE_SIZE_, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	for (int i = 0; i < SEGMENT_PAGES; i++)
-		s->map[i * PAGE_SIZE_] = 'a' + i;
+		if (i != HOLE)
+			s->map[i * PAGE_SIZE_] = 'a' + i;
 }
 
 static void save_segment(struct segment *s)
@@ -365,7 +367,7 @@ TEST(shared, a_segment_is_as_large_as_it_was_not_as_it_is_mapped)
 	char got[SEGMENT_PAGES * PAGE_SIZE_ + 1];
 
 	begin_segment(&s);
-	ASSERT_OK(munmap(s.map + 2 * PAGE_SIZE_, 2 * PAGE_SIZE_));
+	ASSERT_OK(munmap(s.map + 2 * PAGE_SIZE_, (SEGMENT_PAGES - 2) * PAGE_SIZE_));
 	ASSERT_OK(mprotect(s.map, PAGE_SIZE_, PROT_READ)); /* so that these are two */
 	VmaEntry *first = note(&s, (uint64_t)s.map, PAGE_SIZE_, 0);
 	VmaEntry *second = note(&s, (uint64_t)s.map + PAGE_SIZE_, PAGE_SIZE_, PAGE_SIZE_);
@@ -375,17 +377,22 @@ TEST(shared, a_segment_is_as_large_as_it_was_not_as_it_is_mapped)
 	int fd = make_again(&s, &r, &m, &image);
 	ASSERT_EQ(pread(fd, got, sizeof(got), 0), SEGMENT_PAGES * PAGE_SIZE_);
 	for (int i = 0; i < SEGMENT_PAGES; i++)
-		ASSERT_EQ(got[i * PAGE_SIZE_], 'a' + i);
+		ASSERT_EQ(got[i * PAGE_SIZE_], i == HOLE ? 0 : 'a' + i);
 	/* Pages behind the last mapping have an entry of their own, for readers that skip it. */
+	static const struct {
+		uint64_t first, pages;
+	} entries[] = { { 0, 2 }, { 2, HOLE - 2 }, { HOLE + 1, SEGMENT_PAGES - HOLE - 1 } };
 	struct image_in in;
 	PagemapHead *head;
 	PagemapEntry *e;
 	ASSERT_EQ(image_open(&in, s.own.dir, IMG_SHMEM_PAGEMAP, 77), 1);
 	ASSERT_EQ(image_next(&in, &image.arena, &pagemap_head__descriptor, &head), 1);
-	ASSERT_EQ(image_next(&in, &image.arena, NULL, &e), 1);
-	ASSERT_EQ(e->nr_pages, 2);
-	ASSERT_EQ(image_next(&in, &image.arena, NULL, &e), 1);
-	ASSERT_EQ(e->vaddr, 2 * PAGE_SIZE_);
+	for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {
+		ASSERT_EQ(image_next(&in, &image.arena, NULL, &e), 1);
+		ASSERT_EQ(e->vaddr, entries[i].first * PAGE_SIZE_);
+		ASSERT_EQ(e->nr_pages, entries[i].pages);
+	}
+	ASSERT_EQ(image_next(&in, &image.arena, NULL, &e), 0);
 	image_close(&in);
 	mem_close_shared(&r);
 	image_end(&image);
