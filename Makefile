@@ -77,12 +77,12 @@ $(BUILD)/%.o: %.S
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
-# One object has the version; it is made again when the version changes.
+# What has the version is made again when that changes.
 $(BUILD)/version.h: FORCE
 	$(Q)mkdir -p $(BUILD)
 	$(Q)printf '#define VERSION "%s"\n#define GITID "%s"\n' '$(VERSION)' '$(GITID)' >$@.new
 	$(Q)cmp -s $@ $@.new && rm $@.new || mv $@.new $@
-$(BUILD)/criu/main.o: $(BUILD)/version.h
+$(BUILD)/criu/main.o $(BUILD)/criu/rpc/requests.o: $(BUILD)/version.h
 FORCE:
 
 $(UNIT): $(BUILD)/criu/base/test.o $(TESTS:%.c=$(BUILD)/%.o) $(LIB)

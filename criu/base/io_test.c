@@ -263,10 +263,9 @@ TEST(io, small_file_is_cut_to_the_buffer)
 
 TEST(io, link_that_does_not_fit_is_an_error)
 {
-	char dir[] = "/tmp/criu-io-test-XXXXXX", buf[16];
+	autoclose int fd = test_dir();
+	char buf[16];
 
-	ASSERT(mkdtemp(dir));
-	autoclose int fd = ASSERT_OK(open(dir, O_RDONLY | O_DIRECTORY));
 	ASSERT_OK(symlinkat("target", fd, "l"));
 	ASSERT_OK(mkdirat(fd, "d", 0700));
 	memset(buf, 'x', sizeof(buf));
@@ -278,9 +277,6 @@ TEST(io, link_that_does_not_fit_is_an_error)
 	ASSERT_EQ(read_link_at(fd, "l", buf, 1), -ENAMETOOLONG);
 	ASSERT_EQ(read_link_at(fd, "d", buf, 16), -EINVAL);
 	ASSERT_EQ(read_link_at(fd, "none", buf, 16), -ENOENT);
-	unlinkat(fd, "l", 0);
-	unlinkat(fd, "d", AT_REMOVEDIR);
-	rmdir(dir);
 }
 
 TEST(io, time_goes_forward)

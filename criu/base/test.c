@@ -3,8 +3,11 @@
  * Runs the registered tests: all, or those whose "module.name" contains an argument. Prints a
  * line for each that fails or is skipped, and the counts last.
  */
+#include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/test.h"
@@ -54,6 +57,35 @@ void test_time_limit(unsigned seconds)
 	alarm(seconds);
 }
 
+/* All of the run's directories are in one, which the tests leave to the main program. */
+static char run_dir[] = "/tmp/criu-unit.XXXXXX";
+static char own_dir[sizeof(run_dir) + 2];
+
+const char *test_path(void)
+{
+	if (!own_dir[0]) {
+		snprintf(own_dir, sizeof(own_dir), "%s/t", run_dir);
+		ASSERT_OK(mkdir(own_dir, 0700));
+	}
+	return own_dir;
+}
+
+int test_dir(void)
+{
+	return ASSERT_OK(open(test_path(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st, (void)type;
+	return where->level ? remove(path) : 0;
+}
+
+static void empty_run_dir(void)
+{
+	(void)nftw(run_dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 /* Returns the wait status of the test's process. */
 static int run_test(const struct test *t)
 {
@@ -75,6 +107,7 @@ static int run_test(const struct test *t)
 		;
 	/* What a failed test left running is in its group. */
 	kill(-pid, SIGKILL);
+	empty_run_dir();
 	return status;
 }
 
@@ -93,6 +126,10 @@ int main(int argc, char **argv)
 {
 	int passed = 0, failed = 0, skipped = 0;
 
+	if (!mkdtemp(run_dir)) {
+		perror(run_dir);
+		return 1;
+	}
 	for (struct test *t = all_tests; t; t = t->next) {
 		if (!wanted(t, argc, argv))
 			continue;
@@ -114,6 +151,7 @@ int main(int argc, char **argv)
 		else
 			printf("FAIL %s.%s\n", t->module, t->name);
 	}
+	(void)rmdir(run_dir);
 	printf("%s: %d passed, %d failed, %d skipped\n",
 	       strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0], passed, failed,
 	       skipped);

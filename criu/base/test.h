@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 struct test {
 	const char *module;
 	const char *name;
@@ -27,6 +29,12 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 void test_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* Raises the time limit of the running test (10 s at the start). */
 void test_time_limit(unsigned seconds);
+/*
+ * The test's own directory, which is made when it is asked for, and goes with all in it when the
+ * test ends: a new descriptor of it, its path.
+ */
+int test_dir(void);
+const char *test_path(void);
 
 #define TEST(mod, what)                                                                            \
 	static void test_##mod##_##what(void);                                                     \
@@ -65,5 +73,15 @@ void test_time_limit(unsigned seconds);
 				  strerror(test_r == -1 ? errno : (int)-test_r));                  \
 		test_r;                                                                            \
 	})
+/* The expression is an error, and the text is in what was reported. */
+#define ASSERT_REFUSED(e, text)                                                                    \
+	do {                                                                                       \
+		log_clear_first_error();                                                           \
+		if ((long)(e) >= 0)                                                                \
+			test_fail(__FILE__, __LINE__, "%s is not refused", #e);                    \
+		if (!strstr(log_first_error(), text))                                              \
+			test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"",                \
+				  log_first_error(), text);                                        \
+	} while (0)
 
 #endif

@@ -9,22 +9,6 @@
 #include "image/messages.h"
 #include "image/pagemap.h"
 
-/* A directory of the test's own; its files go with remove_dir. */
-static int make_dir(char path[32])
-{
-	strcpy(path, "/tmp/criu-unit.XXXXXX");
-	ASSERT(mkdtemp(path));
-	return ASSERT_OK(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-}
-
-static void remove_dir(const char *path)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "rm -r %s", path);
-	ASSERT_EQ(system(command), 0);
-}
-
 static void put_file(int dir, const char *name, const void *data, size_t size)
 {
 	autoclose int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -66,8 +50,7 @@ TEST(image, entries_come_back_in_order)
 	struct image_in in;
 	struct arena a = { 0 };
 	PstreeEntry e = PSTREE_ENTRY__INIT, *got;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	image_dir_init(&d, dir);
 	image_begin(&out, &d, IMG_PSTREE, 0);
@@ -83,7 +66,6 @@ TEST(image, entries_come_back_in_order)
 	image_close(&in);
 	arena_done(&a);
 	image_dir_done(&d);
-	remove_dir(path);
 }
 
 TEST(image, without_an_entry_there_is_no_file_and_a_stale_one_goes)
@@ -91,8 +73,7 @@ TEST(image, without_an_entry_there_is_no_file_and_a_stale_one_goes)
 	struct image_dir d;
 	struct image_out out;
 	struct image_in in;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	put_file(dir, "files.img", "stale", 5);
 	image_dir_init(&d, dir);
@@ -101,15 +82,13 @@ TEST(image, without_an_entry_there_is_no_file_and_a_stale_one_goes)
 	ASSERT(faccessat(dir, "files.img", F_OK, 0) < 0);
 	ASSERT_EQ(image_open(&in, dir, IMG_FILES, 0), 0);
 	image_dir_done(&d);
-	remove_dir(path);
 }
 
 TEST(image, a_failed_dump_removes_what_it_wrote)
 {
 	struct image_dir d;
 	PstreeEntry e = PSTREE_ENTRY__INIT;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	put_file(dir, "other", "", 0);
 	image_dir_init(&d, dir);
@@ -120,7 +99,6 @@ TEST(image, a_failed_dump_removes_what_it_wrote)
 	ASSERT(faccessat(dir, "pages-1.img", F_OK, 0) < 0);
 	ASSERT_OK(faccessat(dir, "other", F_OK, 0));
 	image_dir_done(&d);
-	remove_dir(path);
 }
 
 static void expect_refused(int dir, const void *data, size_t size, const char *why)
@@ -129,10 +107,8 @@ static void expect_refused(int dir, const void *data, size_t size, const char *w
 	PstreeEntry *got;
 
 	put_file(dir, "pstree.img", data, size);
-	log_clear_first_error();
-	ASSERT(image_read_one(dir, IMG_PSTREE, 0, &a, &got) < 0);
-	if (!strstr(log_first_error(), why) || !strstr(log_first_error(), "pstree.img"))
-		test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", log_first_error(), why);
+	ASSERT_REFUSED(image_read_one(dir, IMG_PSTREE, 0, &a, &got), why);
+	ASSERT(strstr(log_first_error(), "pstree.img"));
 	arena_done(&a);
 }
 
@@ -141,8 +117,7 @@ TEST(image, what_is_no_image_is_refused_by_name)
 	static const uint32_t common = 0x54564319, pstree = 0x50273030, core = 0x55053847;
 	uint32_t foreign[] = { common, core }, cut[] = { common, pstree, 100, 0 };
 	uint32_t garbage[] = { common, pstree, 4, 0xffffffff }, empty[] = { common, pstree };
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	expect_refused(dir, "", 0, "too short");
 	expect_refused(dir, "abc", 3, "too short");
@@ -151,7 +126,6 @@ TEST(image, what_is_no_image_is_refused_by_name)
 	expect_refused(dir, cut, sizeof(cut), "truncated");
 	expect_refused(dir, garbage, sizeof(garbage), "cannot be parsed");
 	expect_refused(dir, empty, sizeof(empty), "empty");
-	remove_dir(path);
 }
 
 #define BASE 0x10000ull
@@ -212,8 +186,7 @@ TEST(pagemap, parents_are_followed_across_several_entries)
 	struct arena a = { 0 };
 	struct pagemap_set set = { .arena = &a };
 	struct pagemap m;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	ASSERT_OK(mkdirat(dir, "old", 0700));
 	int old = ASSERT_OK(openat(dir, "old", O_RDONLY | O_DIRECTORY));
@@ -232,25 +205,19 @@ TEST(pagemap, parents_are_followed_across_several_entries)
 	ASSERT_EQ(first_byte(&m, 9), 51);
 	pagemap_set_done(&set);
 	arena_done(&a);
-	remove_dir(path);
 }
 
-static void expect_bad_pagemap(const PagemapEntry *e, size_t n, size_t pages, const char *why)
+static void expect_bad_pagemap(int dir, const PagemapEntry *e, size_t n, size_t pages,
+			       const char *why)
 {
 	struct arena a = { 0 };
 	struct pagemap_set set = { .arena = &a };
 	struct pagemap m;
-	char path[32];
-	int dir = make_dir(path);
 
 	put_pages(dir, e, n, pages, 1);
-	log_clear_first_error();
-	ASSERT(pagemap_read(&set, dir, IMG_PAGEMAP, 1, &m) < 0);
-	if (!strstr(log_first_error(), why))
-		test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", log_first_error(), why);
+	ASSERT_REFUSED(pagemap_read(&set, dir, IMG_PAGEMAP, 1, &m), why);
 	pagemap_set_done(&set);
 	arena_done(&a);
-	remove_dir(path);
 }
 
 TEST(pagemap, what_cannot_be_is_refused)
@@ -259,15 +226,16 @@ TEST(pagemap, what_cannot_be_is_refused)
 	PagemapEntry zero = entry(0, 0, PAGEMAP_PRESENT), many = entry(0, ~0ull, PAGEMAP_PRESENT);
 	PagemapEntry odd = entry(0, 1, PAGEMAP_PRESENT), lazy = entry(0, 1, PAGEMAP_LAZY);
 	PagemapEntry orphan = entry(0, 1, PAGEMAP_PARENT), more = entry(0, 3, PAGEMAP_PRESENT);
+	int dir = test_dir();
 
 	odd.vaddr++;
-	expect_bad_pagemap(overlap, 2, 3, "out of order");
-	expect_bad_pagemap(&zero, 1, 1, "out of order");
-	expect_bad_pagemap(&many, 1, 1, "range");
-	expect_bad_pagemap(&odd, 1, 1, "out of order");
-	expect_bad_pagemap(&lazy, 1, 0, "--lazy-pages");
-	expect_bad_pagemap(&orphan, 1, 0, "parent");
-	expect_bad_pagemap(&more, 1, 2, "truncated");
+	expect_bad_pagemap(dir, overlap, 2, 3, "out of order");
+	expect_bad_pagemap(dir, &zero, 1, 1, "out of order");
+	expect_bad_pagemap(dir, &many, 1, 1, "range");
+	expect_bad_pagemap(dir, &odd, 1, 1, "out of order");
+	expect_bad_pagemap(dir, &lazy, 1, 0, "--lazy-pages");
+	expect_bad_pagemap(dir, &orphan, 1, 0, "parent");
+	expect_bad_pagemap(dir, &more, 1, 2, "truncated");
 }
 
 TEST(pagemap, a_chain_of_parents_without_end_is_refused)
@@ -276,15 +244,13 @@ TEST(pagemap, a_chain_of_parents_without_end_is_refused)
 	struct arena a = { 0 };
 	struct pagemap_set set = { .arena = &a };
 	struct pagemap m;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	put_pages(dir, &e, 1, 0, 1);
 	ASSERT_OK(symlinkat(".", dir, "parent"));
 	ASSERT(pagemap_read(&set, dir, IMG_PAGEMAP, 1, &m) < 0);
 	pagemap_set_done(&set);
 	arena_done(&a);
-	remove_dir(path);
 }
 
 TEST(pagemap, both_page_counts_are_written_and_the_old_one_is_read)
@@ -295,8 +261,7 @@ TEST(pagemap, both_page_counts_are_written_and_the_old_one_is_read)
 	struct image_in in;
 	PagemapHead *head;
 	PagemapEntry *e;
-	char path[32];
-	int dir = make_dir(path);
+	int dir = test_dir();
 
 	image_dir_init(&d, dir);
 	ASSERT_OK(pagemap_write(&d, IMG_PAGEMAP, 1, 7, &run, 1));
@@ -309,5 +274,4 @@ TEST(pagemap, both_page_counts_are_written_and_the_old_one_is_read)
 	image_close(&in);
 	arena_done(&a);
 	image_dir_done(&d);
-	remove_dir(path);
 }

@@ -19,54 +19,9 @@
 #include "kernel/abi.h"
 #include "mem/huge.h"
 #include "mem/mem.h"
-#include "model/vma.h"
+#include "mem/places.h"
 
 #define AT_ONCE 512
-
-/* Where huge pages are wanted: whole ones, by address. */
-struct places {
-	struct mem_range *range;
-	size_t n;
-};
-
-static void add_place(struct arena *a, struct places *to, uint64_t pos)
-{
-	struct mem_range *last = to->n ? &to->range[to->n - 1] : NULL;
-
-	if (last && last->end == pos)
-		last->end += HUGE_SIZE;
-	else
-		*ARENA_PUSH(a, to->range, to->n) = (struct mem_range){ pos, pos + HUGE_SIZE };
-}
-
-/* A page that is there already is in the way, or huge already. */
-static bool is_taken(const struct pagemap *there, size_t *i, uint64_t pos)
-{
-	while (*i < there->n && page_run_end(&there->run[*i]) <= pos)
-		++*i;
-	return *i < there->n && there->run[*i].vaddr < pos + HUGE_SIZE;
-}
-
-static bool is_mapped(VmaEntry *const *vmas, size_t n, size_t *i, uint64_t pos)
-{
-	while (*i < n && vmas[*i]->end <= pos)
-		++*i;
-	return *i < n && vmas[*i]->start <= pos && vmas[*i]->end >= pos + HUGE_SIZE;
-}
-
-static void find_places(struct arena *a, const struct restore_task *t, const MmEntry *mm,
-			VmaEntry *const *vmas, size_t n_vmas, struct places *ret)
-{
-	size_t v = 0, k = 0;
-
-	for (size_t i = 0; i < mm->n_huge; i++) {
-		uint64_t pos = (mm->huge[i]->start + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1);
-
-		for (; pos + HUGE_SIZE <= mm->huge[i]->end; pos += HUGE_SIZE)
-			if (is_mapped(vmas, n_vmas, &v, pos) && !is_taken(&t->there, &k, pos))
-				add_place(a, ret, pos);
-	}
-}
 
 /* One call for each range: every call makes all CPUs empty their lists of pages first. */
 static void add_all(const struct places *wanted, struct program *p)
@@ -119,7 +74,7 @@ static int ask_for_huge(struct arena *a, int fd, const struct mem_range *in, str
 		for (int i = 0; i < n; i++)
 			for (uint64_t pos = regions[i].start; pos < regions[i].end;
 			     pos += HUGE_SIZE)
-				add_place(a, ret, pos);
+				places_add(a, ret, pos);
 		arg.start = arg.walk_end;
 	}
 	return 0;
@@ -135,7 +90,7 @@ static void find_huge(struct arena *a, int fd, const struct mem_range *in, struc
 
 		if (pread_all(fd, &entry, sizeof(entry), last / PAGE_SIZE_ * sizeof(entry)) == 0 &&
 		    entry & ABI_PM_PRESENT)
-			add_place(a, ret, pos);
+			places_add(a, ret, pos);
 	}
 }
 
@@ -145,32 +100,6 @@ static void add_drop(const struct places *small, struct program *p)
 	for (size_t i = 0; i < small->n; i++)
 		CALL(p, "drop what was touched", SYS_madvise, small->range[i].start,
 		     small->range[i].end - small->range[i].start, MADV_DONTNEED);
-}
-
-static struct places subtract(struct arena *a, const struct places *wanted,
-			      const struct places *have)
-{
-	struct places left = { 0 };
-	size_t h = 0;
-
-	for (size_t i = 0; i < wanted->n; i++)
-		for (uint64_t pos = wanted->range[i].start; pos < wanted->range[i].end;
-		     pos += HUGE_SIZE) {
-			while (h < have->n && have->range[h].end <= pos)
-				h++;
-			if (h == have->n || have->range[h].start > pos)
-				add_place(a, &left, pos);
-		}
-	return left;
-}
-
-static uint64_t kib(const struct places *p)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < p->n; i++)
-		n += p->range[i].end - p->range[i].start;
-	return n >> 10;
 }
 
 static int by_start(const void *a, const void *b)
@@ -183,10 +112,10 @@ static int by_start(const void *a, const void *b)
 int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
 		  VmaEntry *const *vmas, size_t n_vmas)
 {
-	struct places wanted = { 0 }, have = { 0 };
+	const struct places wanted = places_find(&r->arena, mm, vmas, n_vmas, &t->there);
+	struct places have = { 0 };
 	char path[32];
 
-	find_places(&r->arena, t, mm, vmas, n_vmas, &wanted);
 	if (!wanted.n)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", t->pid);
@@ -200,10 +129,10 @@ int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
 		*ARENA_PUSH(&r->arena, t->huge, t->n_huge) = have.range[i];
 	if (t->n_huge)
 		qsort(t->huge, t->n_huge, sizeof(*t->huge), by_start);
-	struct places small = subtract(&r->arena, &wanted, &have);
+	struct places small = places_subtract(&r->arena, &wanted, &have);
 	if (!small.n)
 		return 0;
-	info("%lu of %lu KiB of huge pages could be had again", (long)kib(&have),
-	     (long)kib(&wanted));
+	info("%lu of %lu KiB of huge pages could be had again", (long)places_kib(&have),
+	     (long)places_kib(&wanted));
 	return run(t, &small, add_drop);
 }

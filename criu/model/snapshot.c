@@ -128,7 +128,7 @@ static int check_pstree(struct snapshot *s, struct snapshot_task *t, PstreeEntry
 			return refuse(EINVAL, "image pstree.img: pid %u: a thread has the id %u",
 				      e->pid, e->threads[i]);
 	t->parent = e->ppid ? find_task(s, e->ppid) : -1;
-	if (!s->n_tasks == (t->parent >= 0) || (s->n_tasks && t->parent < 0))
+	if (s->n_tasks && t->parent < 0)
 		return refuse(EINVAL, "image pstree.img: pid %u: its parent %u is not in the tree",
 			      e->pid, e->ppid);
 	return 0;
@@ -224,8 +224,6 @@ static int check_task_core(const CoreEntry *c, uint32_t pid)
 		return refuse(EINVAL,
 			      "image core-%u.img: a local descriptor table of %zu bytes cannot be",
 			      pid, t->ldt.len);
-	if (t->timers && (!t->timers->real || !t->timers->virt || !t->timers->prof))
-		return refuse(EINVAL, "image core-%u.img: its timers are incomplete", pid);
 	return 0;
 }
 
@@ -522,17 +520,26 @@ static int merge_shared(struct snapshot *s)
 }
 
 /* Runs of a file in memory have to lie in it, its last page in part. */
-static int check_file_pages(const struct pagemap *pages, uint64_t size, enum image_type type,
-			    unsigned long id)
+static int check_file_pages(const struct pagemap *pages, uint64_t size, unsigned long id)
 {
 	const struct page_run *last = pages->n ? &pages->run[pages->n - 1] : NULL;
-	char name[IMAGE_NAME_MAX];
 
 	if (!last || last->vaddr + (last->pages - 1) * PAGE_SIZE_ < size)
 		return 0;
-	image_name(type, id, name);
-	return refuse(EINVAL, "image %s: the pages at %#lx are behind the end (%lu bytes)", name,
-		      (long)last->vaddr, (long)size);
+	return refuse(EINVAL,
+		      "image pagemap-shmem-%lu.img: the pages at %#lx are behind the end (%lu "
+		      "bytes)",
+		      id, (long)last->vaddr, (long)size);
+}
+
+static int load_file_pages(struct snapshot *s, int dirfd, unsigned long id, uint64_t size,
+			   struct pagemap *ret)
+{
+	int rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, id, ret);
+
+	if (rc == 0)
+		return refuse(ENOENT, "image pagemap-shmem-%lu.img is missing", id);
+	return rc < 0 ? rc : check_file_pages(ret, size, id);
 }
 
 static int load_shared(struct snapshot *s, int dirfd)
@@ -544,14 +551,8 @@ static int load_shared(struct snapshot *s, int dirfd)
 
 		if (!m->has_size)
 			m->size = m->mapped;
-		if (m->is_private)
-			continue;
-		rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, m->id, &m->pages);
-		if (rc == 0)
-			return refuse(ENOENT, "image pagemap-shmem-%lu.img is missing",
-				      (long)m->id);
-		if (rc > 0)
-			rc = check_file_pages(&m->pages, m->size, IMG_SHMEM_PAGEMAP, m->id);
+		if (!m->is_private)
+			rc = load_file_pages(s, dirfd, m->id, m->size, &m->pages);
 	}
 	return rc;
 }
@@ -833,12 +834,8 @@ static int load_memfds(struct snapshot *s, int dirfd)
 
 		if (e->size > INT64_MAX)
 			return refuse(EINVAL, "image memfd.img: a size makes no sense");
-		rc = e->size ? pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, e->shmid,
-					    &s->memfd_pages[i])
-			     : 0;
-		if (rc >= 0)
-			rc = check_file_pages(&s->memfd_pages[i], e->size, IMG_SHMEM_PAGEMAP,
-					      e->shmid);
+		if (e->size)
+			rc = load_file_pages(s, dirfd, e->shmid, e->size, &s->memfd_pages[i]);
 	}
 	return rc;
 }

@@ -14,7 +14,7 @@ struct unix_info {
 	uint8_t type, state;
 	uint8_t shutdown; /* bits: 1 for reading, 2 for writing */
 	uint32_t rqueue;  /* bytes unread; listening: connections not accepted */
-	uint32_t wqueue;  /* bytes sent and unread by the peer; listening: the backlog */
+	uint32_t wqueue;  /* memory for what the peer has not read; listening: the backlog */
 	uint8_t *name;	  /* a path, or abstract with a zero byte first */
 	size_t name_len;
 	uint32_t *icons; /* clients whose connections wait */

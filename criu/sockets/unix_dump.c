@@ -345,9 +345,13 @@ static int peek(struct dump *d, struct dump_sockets *s, const struct dump_unix *
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 		return refuse(EMSGSIZE, "pid %d fd %d: a message in its queue is too large", u->pid,
 			      u->fd);
-	/* The end of a stream; of other sockets an empty message, unless nothing can come. */
+	/*
+	 * The end of a stream, or of records of which none can come any more; else it is an empty
+	 * message. Datagrams have no end.
+	 */
 	if (n == 0 &&
-	    (u->entry->type == SOCK_STREAM || (u->info->shutdown & 1 && seen >= u->info->rqueue)))
+	    (u->entry->type == SOCK_STREAM || (u->entry->type == SOCK_SEQPACKET &&
+					       u->info->shutdown & 1 && seen >= u->info->rqueue)))
 		return 0;
 	SkPacketEntry *e = MESSAGE(&d->arena, SkPacketEntry, sk_packet_entry);
 	e->id_for = u->entry->id;
@@ -562,8 +566,8 @@ static void report_cut(const struct dump_unix *u, const struct unix_info *peer)
 	warn("pid %d fd %d: socket %u is cut off from %s, outside the tree", u->pid, u->fd,
 	     u->entry->ino, unix_name(&name).s);
 	if (u->info->wqueue && unix_is_stream(u->entry->type))
-		warn("pid %d fd %d: %u bytes that it has sent are not read by %s yet", u->pid,
-		     u->fd, u->info->wqueue, unix_name(&name).s);
+		warn("pid %d fd %d: not all that it has sent is read by %s yet", u->pid, u->fd,
+		     unix_name(&name).s);
 }
 
 /*
@@ -634,11 +638,10 @@ static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *
 	if (!find(s, listener->ino))
 		look_outside(d, s, u);
 	if (u->info->wqueue)
-		dump_block(
-			d,
-			"pid %d fd %d: socket %u has sent %u bytes over a connection that is not "
-			"accepted yet; they cannot be dumped",
-			u->pid, u->fd, u->entry->ino, u->info->wqueue);
+		dump_block(d,
+			   "pid %d fd %d: socket %u has sent data over a connection that is not "
+			   "accepted yet; it cannot be dumped",
+			   u->pid, u->fd, u->entry->ino);
 }
 
 /* Clients outside that wait in the backlog of a socket of the tree would be lost. */
