@@ -152,6 +152,7 @@ static int plan(void *ctx)
 	size_t n_threads = make_tasks(r);
 	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	r->is_huge_for_all = mem_is_huge_for_all();
 	int rc = self < 0 ? -errno : maps_read(self, "maps", &r->arena, &r->own_maps);
 	if (rc < 0)
 		return fail(-rc, "read the mappings of criu");

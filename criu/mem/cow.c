@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
+#include "mem/huge.h"
 #include "mem/mem.h"
 #include "model/vma.h"
 
@@ -213,6 +214,43 @@ static void subtract(struct arena *a, struct saved_pages *from, const struct pag
 	from->n_runs = n_left;
 }
 
+static void add_huge(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end)
+{
+	RangeEntry *e = MESSAGE(a, RangeEntry, range_entry);
+
+	e->start = start;
+	e->end = end;
+	*ARENA_PUSH(a, *list, *n) = e;
+}
+
+/*
+ * Huge pages of which all is shared are the donor's to have: made for the task, too, those of
+ * zeroes, which are in no image and are not shared again, would be there twice.
+ */
+static void leave_huge_to_donor(struct arena *a, MmEntry *mm, const struct page_run *runs, size_t n)
+{
+	RangeEntry **left = NULL;
+	size_t n_left = 0, k = 0;
+
+	for (size_t i = 0; i < mm->n_huge; i++) {
+		uint64_t start = mm->huge[i]->start, end = mm->huge[i]->end;
+
+		for (uint64_t pos = start; pos < end; pos += HUGE_SIZE) {
+			while (k < n && page_run_end(&runs[k]) < pos + HUGE_SIZE)
+				k++;
+			if (k == n || runs[k].vaddr > pos)
+				continue;
+			if (start < pos)
+				add_huge(a, &left, &n_left, start, pos);
+			start = pos + HUGE_SIZE;
+		}
+		if (start < end)
+			add_huge(a, &left, &n_left, start, end);
+	}
+	mm->huge = left;
+	mm->n_huge = n_left;
+}
+
 int cow_find(struct dump *d, struct dump_task *t)
 {
 	struct comparison best = { .d = d, .t = t };
@@ -232,6 +270,7 @@ int cow_find(struct dump *d, struct dump_task *t)
 	t->shared = best.runs;
 	t->n_shared = best.n_runs;
 	subtract(&d->arena, &t->pages, t->shared, t->n_shared);
+	leave_huge_to_donor(&d->arena, t->mm, t->shared, t->n_shared);
 	d->stats.pages_shared += best.pages;
 	info("%lu of %lu pages are shared with pid %d", (long)best.pages, (long)all,
 	     t->donor->process->pid);

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "base/io.h"
+#include "mem/huge.h"
 #include "mem/own_test.h"
 #include "model/vma.h"
 
@@ -349,4 +350,22 @@ TEST(cow, a_mapping_is_there_if_an_area_holds_all_of_it)
 		v.has_is_reserved = v.is_reserved = kept[i].is_reserved;
 		ASSERT_EQ(cow_is_there(&t, &v), kept[i].is_there);
 	}
+}
+
+TEST(cow, a_huge_page_is_made_by_the_donor_alone_if_all_of_it_is_shared)
+{
+	const struct part child = { 600, 601, 'c' };
+	struct world_of_pages w;
+	struct dump_task *t = &w.tasks[1];
+
+	begin(&w, &nothing, &nothing, &child, 1);
+	RangeEntry *e = MESSAGE(&w.own.d.arena, RangeEntry, range_entry);
+	e->start = (uint64_t)w.at;
+	e->end = e->start + 2 * HUGE_SIZE;
+	*ARENA_PUSH(&w.own.d.arena, t->mm->huge, t->mm->n_huge) = e;
+	ASSERT_OK(cow_find(&w.own.d, t));
+	ASSERT_EQ(t->mm->n_huge, 1);
+	ASSERT_EQ(t->mm->huge[0]->start, (uint64_t)w.at + HUGE_SIZE);
+	ASSERT_EQ(t->mm->huge[0]->end, (uint64_t)w.at + 2 * HUGE_SIZE);
+	end(&w);
 }

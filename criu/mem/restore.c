@@ -17,6 +17,7 @@
 #include "files/files.h"
 #include "kernel/abi.h"
 #include "mem/cow.h"
+#include "mem/huge.h"
 #include "mem/mem.h"
 #include "mem/runs.h"
 #include "mem/shared.h"
@@ -250,7 +251,8 @@ static void add_locks(struct program *p, const MmEntry *mm)
 
 void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p)
 {
-	(void)r;
+	if (r->is_huge_for_all)
+		mem_add_forbid_huge(p, false);
 	for (size_t i = 0; i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 

@@ -24,6 +24,7 @@ LINES_A_STEP = 5        # lines a working program must add to be called alive
 DIFF_LINES = 40
 LOG_LINES = 12
 HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
+HUGE_FOR_ALL = '/sys/kernel/mm/transparent_hugepage/enabled'
 
 
 class Failed(Exception):
@@ -61,7 +62,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'daemon', 'hugepages', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'thp', 'daemon', 'hugepages', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -525,15 +526,26 @@ def write(path, text):
 
 
 def lend_huge_pages(row):
-    """Asks the kernel for the huge pages that a row needs. Returns how many there were, to put that back."""
-    if not row.has('hugepages'):
-        return None
-    before = snapshot.read(HUGE_PAGES).strip()
+    """Asks the kernel for the huge pages that a row needs. Returns what was set, to put that back."""
+    changed = []
     try:
-        write(HUGE_PAGES, str(int(before) + int(row.flags['hugepages'])))
-    except (OSError, ValueError):
+        if row.has('hugepages'):
+            before = snapshot.read(HUGE_PAGES).strip()
+            write(HUGE_PAGES, str(int(before) + int(row.flags['hugepages'])))
+            changed.append((HUGE_PAGES, before))
+        if row.has('thp'):
+            before = re.search(r'\[(\w+)\]', snapshot.read(HUGE_FOR_ALL)).group(1)
+            write(HUGE_FOR_ALL, row.flags['thp'])
+            changed.append((HUGE_FOR_ALL, before))
+    except (OSError, ValueError, AttributeError):
+        take_huge_pages_back(changed)
         raise Skipped('there are no huge pages to be had') from None
-    return before
+    return changed
+
+
+def take_huge_pages_back(changed):
+    for path, value in changed:
+        write(path, value)
 
 
 def run_row(row, directory, criu, places, cycles, timeout, user=None):
@@ -542,7 +554,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None):
     signal.signal(signal.SIGALRM, on_alarm)
     signal.signal(signal.SIGTERM, on_term)
     signal.alarm(SLOW * int(row.flags.get('timeout', timeout)))
-    alone = huge_pages = None
+    alone, huge_pages = None, []
     try:
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)
@@ -556,8 +568,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None):
         verdict = ('fail', 'interrupted')
     signal.alarm(0)
     end_all_descendants()
-    if huge_pages:
-        write(HUGE_PAGES, huge_pages)
+    take_huge_pages_back(huge_pages)
     if alone:
         alone.close()
     if verdict[0] != 'fail':
