@@ -222,6 +222,9 @@ int request_options(const struct client *c, const CriuOpts *req, struct options 
 	ret->service_fd = c->fd;
 	ret->detach = true;
 	ret->verbosity = 2;
+	ret->images_dir = NULL;
+	if (!put_places(c, req, ret, error, size))
+		return -EBADRQC;
 	if (!c->is_worker && (req->n_inherit_fd || req->rst_sibling)) {
 		snprintf(error, size, "inherit_fd and rst_sibling are for criu swrk only");
 		return -EBADRQC;
@@ -229,7 +232,7 @@ int request_options(const struct client *c, const CriuOpts *req, struct options 
 	for (unsigned i = 0; i < d->n_fields; i++)
 		if (!apply_field(ret, req, &d->fields[i], error, size))
 			return -EBADRQC;
-	if (!apply_lists(ret, req, error, size) || !put_places(c, req, ret, error, size))
+	if (!apply_lists(ret, req, error, size))
 		return -EBADRQC;
 	if (req->config_file && !read_config(req->config_file, ret, error, size))
 		return -EBADRQC;

@@ -114,10 +114,16 @@ static int prepare(struct request *q)
 		(void)explain(q, "the request has no options");
 		return failed(q, EBADRQC);
 	}
-	if (request_options(q->client, q->req->opts, &q->options, q->error, sizeof(q->error)) < 0 ||
-	    enter(q) < 0)
-		return failed(q, EBADRQC);
-	return 0;
+	char why[sizeof(q->error)] = "";
+	int rc = request_options(q->client, q->req->opts, &q->options, why, sizeof(why));
+
+	/* Programs look into the log for the reason, so it is begun first. */
+	bool is_in = q->options.images_dir && enter(q) == 0;
+	if (rc < 0 && is_in)
+		(void)refuse(EBADRQC, "%s", why);
+	else if (rc < 0)
+		(void)explain(q, "%s", why);
+	return rc < 0 || !is_in ? failed(q, EBADRQC) : 0;
 }
 
 /* Of what went wrong, the two that callers look at. */
