@@ -115,7 +115,7 @@ struct restore {
 		*made; /* names for deleted files, and directories for these, as they were made */
 	size_t n_made;
 	bool has_pidfile;
-	bool is_huge_for_all; /* the kernel makes huge pages where nobody asks for them */
+	bool is_huge_for_all;  /* the kernel makes huge pages where nobody asks for them */
 	uint64_t reaped_by_us; /* when zombies that have our pids must be gone; 0: none was seen */
 	struct restore_stats stats;
 	uint64_t start_us;

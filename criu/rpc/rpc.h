@@ -32,9 +32,9 @@ int client_receive(const struct client *c, CriuReq **ret);
 int client_send(const struct client *c, const CriuResp *resp);
 
 /*
- * Options of a request. Returns 0, or -EBADRQC with the reason in error; the images directory (NULL:
- * it is that which is wrong) and the place of the log are there then, too. The options point into the
- * request and into memory that stays.
+ * Options of a request. Returns 0, or -EBADRQC with the reason in error; the images directory
+ * (NULL: it is that which is wrong) and the place of the log are there then, too. The options point
+ * into the request and into memory that stays.
  */
 int request_options(const struct client *c, const CriuOpts *req, struct options *ret, char *error,
 		    size_t size);
