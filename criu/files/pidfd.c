@@ -5,26 +5,18 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
 #include "files/files.h"
-#include "files/pidfd.h"
+#include "files/dead.h"
 #include "proc/text.h"
 
 #define NO_PROCESS -1 /* nspid of one that is gone */
-
-struct dead_process {
-	uint32_t ino;
-	pid_t pid; /* of the child in its place */
-};
 
 static bool pidfd_match(const struct fd_probe *p)
 {
@@ -70,29 +62,14 @@ static int pidfd_check(const struct restore *r, const FileEntry *e)
 	return 0;
 }
 
-static pid_t child_in_place_of(struct restore *r, uint32_t ino)
-{
-	for (size_t i = 0; i < r->n_dead; i++)
-		if (r->dead[i].ino == ino)
-			return r->dead[i].pid;
-	pid_t pid = fork();
-	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		while (getppid() == r->engine.tid)
-			pause();
-		_exit(0);
-	}
-	if (pid > 0)
-		*ARENA_PUSH(&r->arena, r->dead, r->n_dead) = (struct dead_process){ ino, pid };
-	return pid;
-}
-
 static int pidfd_open_entry(struct restore *r, const FileEntry *entry)
 {
 	const PidfdEntry *e = entry->pidfd;
-	pid_t pid = e->nspid == NO_PROCESS ? child_in_place_of(r, e->ino) : e->nspid;
-	int fd = pid < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, e->flags & (O_NONBLOCK | O_EXCL));
+	pid_t pid = e->nspid == NO_PROCESS ? dead_by_inode(r, e->ino) : e->nspid;
 
+	if (pid < 0)
+		return fail(-pid, "pidfd %#x: make a process that has ended", e->id);
+	int fd = syscall(SYS_pidfd_open, pid, e->flags & (O_NONBLOCK | O_EXCL));
 	if (fd < 0)
 		return fail(errno, "pidfd %#x: open it for pid %d", e->id, e->nspid);
 	return file_finish(fd, e->flags, "pidfd");
@@ -102,15 +79,6 @@ static bool pidfd_is_late(const struct restore *r, const FileEntry *e)
 {
 	(void)r;
 	return e->pidfd->nspid != NO_PROCESS;
-}
-
-void pidfds_end_children(struct restore *r)
-{
-	for (size_t i = 0; i < r->n_dead; i++) {
-		(void)kill(r->dead[i].pid, SIGKILL);
-		(void)waitpid(r->dead[i].pid, NULL, 0);
-	}
-	r->n_dead = 0;
 }
 
 FILE_PART(pidfd, pidfd)

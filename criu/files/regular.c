@@ -7,6 +7,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
+#include "files/dead.h"
 #include "files/files.h"
 #include "files/locks.h"
 #include "files/regular.h"
@@ -130,12 +132,17 @@ static pid_t task_of_path(const char *path)
 }
 
 /* A file of /proc/PID can be opened again when that process is there again. */
-static void check_task_file(struct dump *d, const char *who, const char *path)
+static void check_task_file(struct dump *d, const char *who, const char *path, RegFileEntry *reg)
 {
-	if (strstr(path, " (deleted)") || !tree_find(&d->tree, task_of_path(path)))
+	pid_t pid = task_of_path(path);
+	bool is_there = kill(pid, 0) == 0 || errno != ESRCH;
+
+	if (!is_there)
+		dead_note_file(d, who, path, pid, reg);
+	else if (strstr(path, " (deleted)") || !tree_find(&d->tree, pid))
 		dump_block(d,
-			   "%s: %s belongs to a process that has ended or is outside of the tree; "
-			   "such a file cannot be dumped",
+			   "%s: %s belongs to a process that is outside of the tree, or had the "
+			   "number of another one; such a file cannot be dumped",
 			   who, path);
 	else if (strstr(path, "/task/"))
 		dump_block(d, "%s: %s belongs to a thread; such a file cannot be dumped", who,
@@ -228,7 +235,7 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 			   who, path);
 	} else if (task_of_path(path)) {
 		reg->has_size = false;
-		check_task_file(d, who, path);
+		check_task_file(d, who, path, reg);
 	} else if (!is_reachable(path, st) && !evade(d, who, st, reg)) {
 		note_unreachable(d, who, source, st, reg);
 	}
@@ -375,8 +382,7 @@ static int regular_open(struct restore *r, const FileEntry *entry)
 
 static bool regular_is_late(const struct restore *r, const FileEntry *e)
 {
-	(void)r;
-	return task_of_path(e->reg->name) != 0;
+	return task_of_path(e->reg->name) && !remap_of(r, e->id);
 }
 
 /* As seen from the root of the task, without the first slash. */

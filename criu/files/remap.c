@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/files.h"
+#include "files/dead.h"
 #include "files/remap.h"
 
 #ifndef RENAME_EXCHANGE
@@ -169,6 +170,17 @@ bool remap_is_noted(const struct dump *d, uint32_t file_id)
 	return false;
 }
 
+static void add_entry(struct dump *d, const RegFileEntry *reg, uint32_t remap_id, RemapType type)
+{
+	RemapFilePathEntry *e = MESSAGE(&d->arena, RemapFilePathEntry, remap_file_path_entry);
+
+	e->orig_id = reg->id;
+	e->remap_id = remap_id;
+	e->has_remap_type = true;
+	e->remap_type = type;
+	*ARENA_PUSH(&d->arena, table(d)->entries, table(d)->n_entries) = e;
+}
+
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
 		RegFileEntry *reg)
 {
@@ -182,12 +194,12 @@ void remap_note(struct dump *d, const char *who, const char *source, const struc
 		m = add(d, who, source, st, reg);
 	if (!m)
 		return;
-	RemapFilePathEntry *e = MESSAGE(&d->arena, RemapFilePathEntry, remap_file_path_entry);
-	e->orig_id = reg->id;
-	e->remap_id = m->id;
-	e->has_remap_type = true;
-	e->remap_type = m->is_ghost ? REMAP_TYPE__GHOST : REMAP_TYPE__LINKED;
-	*ARENA_PUSH(&d->arena, table(d)->entries, table(d)->n_entries) = e;
+	add_entry(d, reg, m->id, m->is_ghost ? REMAP_TYPE__GHOST : REMAP_TYPE__LINKED);
+}
+
+void remap_note_process(struct dump *d, pid_t pid, const RegFileEntry *reg)
+{
+	add_entry(d, reg, pid, REMAP_TYPE__PROCFS);
 }
 
 static Timeval *make_time(struct arena *a, const struct timespec *t)
@@ -680,9 +692,31 @@ static int open_kept(const struct snapshot_ghost *g, const RegFileEntry *e, int 
 	return flags & O_PATH ? fd : file_finish(fd, e->flags, e->name);
 }
 
+/* The kernel itself opens a file of the process that has the number. */
+static int open_of_process(struct restore *r, pid_t pid, const RegFileEntry *e, int flags)
+{
+	pid_t child = dead_by_pid(r, pid);
+
+	if (child == -EEXIST)
+		return refuse(
+			EEXIST,
+			"file %s: it is of a process that had ended, whose pid %d is needed for a "
+			"moment, and is taken; end that process, or restore into a new pid "
+			"namespace (--pidns=new)",
+			e->name, pid);
+	if (child < 0)
+		return fail(-child, "file %s: make a process with pid %d for a moment", e->name,
+			    pid);
+	int fd = open(e->name, flags);
+	return fd < 0 ? fail(errno, "file %s: open again", e->name) : fd;
+}
+
 int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFileEntry *e, int flags)
 {
 	int rc;
+
+	if (remap->remap_type == REMAP_TYPE__PROCFS)
+		return open_of_process(r, remap->remap_id, e, flags);
 
 	if (remap->remap_type == REMAP_TYPE__LINKED) {
 		int i = snapshot_file(&r->snapshot, remap->remap_id);

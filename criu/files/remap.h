@@ -20,6 +20,9 @@
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
 		RegFileEntry *reg);
 
+/* Notes that a file is one of a process that has ended. */
+void remap_note_process(struct dump *d, pid_t pid, const RegFileEntry *reg);
+
 /* True if the path of a file does not lead to it. */
 bool remap_is_noted(const struct dump *d, uint32_t file_id);
 

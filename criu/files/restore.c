@@ -19,7 +19,7 @@
 #include "files/inherit.h"
 #include "files/locks.h"
 #include "files/memfd.h"
-#include "files/pidfd.h"
+#include "files/dead.h"
 #include "files/pipe.h"
 #include "files/tty.h"
 #include "sockets/sockets.h"
@@ -232,7 +232,7 @@ int files_open_all(struct restore *r)
 		rc = inherit_move(r);
 	if (rc == 0)
 		rc = open_each(r);
-	pidfds_end_children(r);
+	dead_end_all(r);
 	pipes_close_rest(r);
 	int finished = ttys_finish(r);
 	if (rc == 0)

@@ -459,6 +459,7 @@ int options_read_config(struct options *o, const char *path, char *error, size_t
 		snprintf(error, size, "config file %s: %s", path, strerror(-len));
 		return -1;
 	}
+	text = xrealloc(text, len + 1); /* it stays: options point into it */
 	for (char *line = text, *next; line && *line; line = next) {
 		next = strchr(line, '\n');
 		if (next)

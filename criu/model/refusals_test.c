@@ -613,9 +613,17 @@ REFUSED(a_remap_is_of_a_relative_path, "image remap-fpath.img: there is no file 
 	w->gone->reg->name = (char *)"tmp/gone";
 }
 
-REFUSED(a_remap_is_of_a_process, "image remap-fpath.img: file 0x4: it belongs to a process")
+REFUSED(a_remap_is_of_no_process, "image remap-fpath.img: file 0x4: 0 is no pid")
 {
 	w->link_remap->remap_type = REMAP_TYPE__PROCFS;
+	w->link_remap->remap_id = 0;
+}
+
+REFUSED(a_remap_is_of_a_process_that_lives,
+	"image remap-fpath.img: file 0x4: it is of a process that had ended, and 12 is in the tree")
+{
+	w->link_remap->remap_type = REMAP_TYPE__PROCFS;
+	w->link_remap->remap_id = 12;
 }
 
 REFUSED(a_link_is_nowhere, "image remap-fpath.img: file 0x4: there is no link 0x63")

@@ -105,7 +105,7 @@ struct restore {
 	size_t n_inherit;
 	void *pipe_tree; /* of restore_pipe, by id */
 	struct restore_pipe *pipes;
-	struct dead_process *dead; /* that pidfds refer to */
+	struct dead_process *dead; /* that files lead to */
 	size_t n_dead;
 	struct restore_sockets *sockets;
 	struct restore_tty *ttys; /* pairs, while criu holds them */

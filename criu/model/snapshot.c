@@ -701,6 +701,22 @@ static int load_ghost(struct snapshot *s, int dirfd, uint32_t id)
 	return left ? add_ghost_chunk(g, &s->arena, 0, left) : 0;
 }
 
+/* The process had ended: none that is restored may have its number. */
+static int check_process_remap(const struct snapshot *s, const RemapFilePathEntry *e)
+{
+	if (!e->remap_id || e->remap_id > INT32_MAX)
+		return refuse(EINVAL, "image remap-fpath.img: file %#x: %u is no pid", e->orig_id,
+			      e->remap_id);
+	for (size_t i = 0; i < s->n_tasks; i++)
+		for (size_t j = 0; j < s->tasks[i].pstree->n_threads; j++)
+			if (s->tasks[i].pstree->threads[j] == e->remap_id)
+				return refuse(EINVAL,
+					      "image remap-fpath.img: file %#x: it is of a process "
+					      "that had ended, and %u is in the tree",
+					      e->orig_id, e->remap_id);
+	return 0;
+}
+
 static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
 {
 	int orig = snapshot_file(s, e->orig_id), link;
@@ -713,12 +729,8 @@ static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
 	}
 	if (e->remap_type == REMAP_TYPE__GHOST)
 		return load_ghost(s, dirfd, e->remap_id);
-	if (e->remap_type != REMAP_TYPE__LINKED)
-		return refuse(
-			EOPNOTSUPP,
-			"image remap-fpath.img: file %#x: it belongs to a process that had ended; "
-			"this version cannot restore it",
-			e->orig_id);
+	if (e->remap_type == REMAP_TYPE__PROCFS)
+		return check_process_remap(s, e);
 	link = snapshot_file(s, e->remap_id);
 	if (link < 0 || !s->files[link]->reg || !is_path(s->files[link]->reg->name))
 		return refuse(EINVAL, "image remap-fpath.img: file %#x: there is no link %#x",
