@@ -136,8 +136,19 @@ static size_t list_ranges(const struct dump_task *t, struct copy_range *ranges)
 	return n;
 }
 
-/* Why there can be no copy of the task, or NULL. */
-static const char *why_not(const struct dump_task *t)
+/* What it costs at most when all private pages are written to while there is a copy. */
+static uint64_t cost_of(const struct dump_task *t)
+{
+	uint64_t kib = 0;
+
+	for (size_t i = 0; i < t->maps.n; i++)
+		kib += t->maps.m[i].shared ? 0 : t->maps.m[i].pss_kib;
+	return kib << 10;
+}
+
+/* Why there can be no copy of the task, or NULL. All that the tree costs is taken to be in one
+ * cgroup. */
+static const char *why_not(const struct dump_task *t, uint64_t cost)
 {
 	struct copy_range ranges[COPY_RANGES_MAX];
 
@@ -147,8 +158,8 @@ static const char *why_not(const struct dump_task *t)
 		return "it has private memory of huge pages (hugetlb)";
 	if (list_ranges(t, ranges) > COPY_RANGES_MAX)
 		return "too many of its mappings are not forked (MADV_DONTFORK)";
-	if (room_in_groups(t) < mem_total_pages(&t->pages) * PAGE_SIZE_)
-		return "its memory cgroup leaves no room for a copy";
+	if (room_in_groups(t) < cost)
+		return "its memory cgroup leaves no room for a copy of the tree";
 	return NULL;
 }
 
@@ -183,23 +194,26 @@ static int make_one(struct dump_task *t)
 
 static bool is_possible(const struct dump *d)
 {
-	uint64_t total = 0;
+	uint64_t total = 0, cost = 0;
 
 	for (size_t i = 0; i < d->n_tasks; i++) {
+		total += mem_total_pages(&d->tasks[i].pages) * PAGE_SIZE_;
+		cost += cost_of(&d->tasks[i]);
+	}
+	for (size_t i = 0; i < d->n_tasks; i++) {
 		const struct dump_task *t = &d->tasks[i];
-		const char *why = t->process->is_zombie ? NULL : why_not(t);
+		const char *why = t->process->is_zombie ? NULL : why_not(t, cost);
 
 		if (why) {
 			say_stopped(t, why);
 			return false;
 		}
-		total += mem_total_pages(&t->pages) * PAGE_SIZE_;
 	}
 	if (total <= MEM_HOLD_MAX) {
 		info("no copies are needed: %lu KiB are held in memory", (long)(total >> 10));
 		return false;
 	}
-	if (available_memory() < total) {
+	if (available_memory() < cost) {
 		say_stopped(&d->tasks[0], "too little memory is available for a copy of the tree");
 		return false;
 	}

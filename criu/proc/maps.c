@@ -74,6 +74,8 @@ static void parse_field(const char *line, struct mapping *m)
 		m->vm_flags = parse_vm_flags(value);
 	} else if ((value = text_field(line, "Rss")) && text_dec(value, &n)) {
 		m->rss_kib = n;
+	} else if ((value = text_field(line, "Pss")) && text_dec(value, &n)) {
+		m->pss_kib = n;
 	} else if ((value = text_field(line, "Swap")) && text_dec(value, &n)) {
 		m->swap_kib = n;
 	} else if ((value = text_field(line, "AnonHugePages")) && text_dec(value, &n)) {

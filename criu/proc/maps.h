@@ -49,6 +49,7 @@ struct mapping {
 	bool has_vm_flags; /* a VmFlags line was seen */
 	uint32_t vm_flags;
 	uint64_t rss_kib;
+	uint64_t pss_kib; /* the same, each page divided by those who map it */
 	uint64_t swap_kib;
 	uint64_t huge_kib; /* of rss_kib: in transparent huge pages */
 	uint32_t page_kib; /* size of its pages, 0 where that is not known */

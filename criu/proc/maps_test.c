@@ -204,6 +204,7 @@ TEST(maps, smaps_of_linux_5_10)
 	ASSERT_OK(p.rc);
 	ASSERT_EQ(p.maps.n, 2);
 	ASSERT_EQ(m[0].rss_kib, 12);
+	ASSERT_EQ(m[0].pss_kib, 10);
 	ASSERT_EQ(m[0].swap_kib, 4);
 	ASSERT_EQ(m[0].pkey, 3);
 	ASSERT(m[0].has_vm_flags);
