@@ -103,6 +103,19 @@ int engine_poll(pid_t tid, int *ret_status)
 	return got > 0;
 }
 
+bool engine_has_ended(pid_t tid, int *ret_status)
+{
+	char path[32], text[1024];
+	struct proc_stat stat;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 ||
+	    proc_stat_parse(text, &stat) < 0 || stat.state != 'Z')
+		return false;
+	*ret_status = stat.exit_code;
+	return true;
+}
+
 static const char *read_of(pid_t tid, const char *file, char *buf, size_t size)
 {
 	char path[48];
@@ -152,6 +165,7 @@ int engine_wait(struct engine *e, pid_t tid, int *ret_status)
 	uint64_t spin_end = now_us() + SPIN_US;
 	char why[256];
 	sigset_t child;
+	int end;
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
@@ -172,6 +186,10 @@ int engine_wait(struct engine *e, pid_t tid, int *ret_status)
 		rc = engine_check(e);
 		if (rc < 0)
 			return rc;
-		(void)sigtimedwait(&child, NULL, &slice);
+		if (sigtimedwait(&child, NULL, &slice) > 0 || !engine_has_ended(tid, &end))
+			continue;
+		if (engine_poll(tid, ret_status) <= 0)
+			*ret_status = end;
+		return 0;
 	}
 }

@@ -59,4 +59,10 @@ int engine_wait(struct engine *e, pid_t tid, int *ret_status);
 /* waitpid without waiting: 1 with a status, 0 nothing new, -errno. */
 int engine_poll(pid_t tid, int *ret_status);
 
+/*
+ * True if tid is a zombie; *ret_status is how it ended. waitpid does not tell the end of a thread
+ * group leader before its other threads have been reaped, by whoever traces them: by us.
+ */
+bool engine_has_ended(pid_t tid, int *ret_status);
+
 #endif

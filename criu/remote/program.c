@@ -241,7 +241,7 @@ static int look_after(struct worker *w)
 
 	if (rc < 0 && rc != -ECHILD)
 		return fail(-rc, "pid %d: wait", w->tid);
-	if (rc <= 0)
+	if (rc <= 0 && !engine_has_ended(w->tid, &status))
 		return 0;
 	if (!WIFSTOPPED(status))
 		return tracee_died(w->tid, status, "criu ran calls in it");

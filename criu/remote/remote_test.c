@@ -531,6 +531,23 @@ TEST(remote, two_hundred_threads)
 		ASSERT_EQ(counters->of[i].wrong, 0);
 }
 
+/* The kernel does not report the end of a leader before its other threads have been reaped. */
+TEST(remote, a_leader_killed_by_others_is_not_waited_for)
+{
+	struct session s;
+	struct program p;
+	pid_t pid = many_threads();
+
+	session_begin(&s, pid);
+	ASSERT_OK(kill(pid, SIGKILL));
+	ASSERT_OK(program_begin(&p, &s.in.worker, 1));
+	CALL(&p, "getpid", SYS_getpid, 0);
+	ASSERT_EQ(program_run(&p), -ESRCH);
+	ASSERT(strstr(log_first_error(), "killed by signal 9"));
+	ASSERT(inject_leave(&s.in) < 0);
+	tree_end(&s.tree, TREE_KILL);
+}
+
 /*
  * Stopped a second time in the same call, a thread is let go on into it for a moment; the call
  * may just end then. Nobody may see that.

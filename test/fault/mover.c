@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,12 +81,16 @@ static void fork_and_reap(void)
 
 static void kill_child(void)
 {
-	pid_t pid = fork();
+	pid_t self_pid = getpid(), pid = fork();
 	int status;
 
+	/* Whoever is killed meanwhile leaves it to nobody: it would be no part of the tree any more. */
 	if (pid == 0)
-		for (;;)
-			pause();
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (pid == 0 && getppid() == self_pid)
+		pause();
+	if (pid == 0)
+		_exit(1);
 	(void)kill(pid, SIGKILL);
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status))
 		wrong("a child that is killed");
