@@ -108,9 +108,7 @@ static bool check_mapping(struct dump *d, struct dump_task *t, const struct mapp
 			return false;
 		}
 	}
-	if (m->pkey)
-		refuse_mapping(d, t, m, "has a protection key");
-	else if (!strncmp(m->path, SYSV_PREFIX, strlen(SYSV_PREFIX)) && !m->dev_major)
+	if (!strncmp(m->path, SYSV_PREFIX, strlen(SYSV_PREFIX)) && !m->dev_major)
 		refuse_sysv(d, t, m);
 	else if (!m->shared && is_special(m, SHARED_ANON_PATH) && !m->dev_major)
 		refuse_mapping(d, t, m, "is a private view of shared anonymous memory");
@@ -321,6 +319,9 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 		e->has_is_reserved = e->is_reserved = true;
 	if (is_locked_on_fault(m))
 		e->has_lock_onfault = e->lock_onfault = true;
+	/* The kernel itself gives a key to what can only be executed. */
+	e->has_pkey = m->pkey && m->prot != PROT_EXEC;
+	e->pkey = e->has_pkey ? m->pkey : 0;
 	*ARENA_PUSH(&d->arena, t->mm->vmas, t->mm->n_vmas) = e;
 	if (e->status & VMA_VDSO)
 		return 0;

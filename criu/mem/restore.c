@@ -18,6 +18,7 @@
 #include "kernel/abi.h"
 #include "mem/cow.h"
 #include "mem/huge.h"
+#include "mem/keys.h"
 #include "mem/mem.h"
 #include "mem/runs.h"
 #include "mem/shared.h"
@@ -253,6 +254,7 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 {
 	if (r->is_huge_for_all)
 		mem_add_forbid_huge(p, false);
+	keys_add_alloc(t->image->mm, p);
 	for (size_t i = 0; i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 
@@ -262,8 +264,11 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 		bool is_there = cow_is_there(t, v);
 		if (!is_filled && !is_there && is_writable_first(v, is_filled))
 			add_touch(p, v);
-		if (is_there ? v->prot != (PROT_READ | PROT_WRITE)
-			     : !(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
+		if (v->has_pkey)
+			CALL(p, "protect memory by a key", SYS_pkey_mprotect, v->start,
+			     v->end - v->start, v->prot, v->pkey);
+		else if (is_there ? v->prot != (PROT_READ | PROT_WRITE)
+				  : !(v->prot & PROT_WRITE) && is_writable_first(v, is_filled))
 			CALL(p, "protect memory", SYS_mprotect, v->start, v->end - v->start,
 			     v->prot);
 		if (v->has_madv)
@@ -271,6 +276,7 @@ void mem_add_finish(struct restore *r, struct restore_task *t, struct program *p
 		if (v->name)
 			add_name(p, v);
 	}
+	keys_add_free(t->image->mm, p);
 	add_guards(p, t->image->mm);
 	add_locks(p, t->image->mm);
 }

@@ -371,6 +371,19 @@ REFUSED(a_signal_stops_that_is_none, "image core-12.img: signal actions or limit
 	w->child.core->tc->stop_signo = 65;
 }
 
+REFUSED(there_are_more_keys_than_there_can_be,
+	"image mm-10.img: its protection keys (0x10000) make no sense")
+{
+	w->root.mm->pkeys = 1u << 16;
+	w->root.mm->has_pkeys = true;
+}
+
+REFUSED(a_mapping_has_a_key_that_there_is_not, "has a protection key 16, which there is not")
+{
+	w->root.mm->vmas[0]->has_pkey = true;
+	w->root.mm->vmas[0]->pkey = 16;
+}
+
 REFUSED(a_descriptor_table_is_cut,
 	"image core-12.img: a local descriptor table of 12 bytes cannot be")
 {

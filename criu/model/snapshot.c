@@ -15,7 +15,8 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
-#define LDT_ENTRY     8 /* bytes; modify_ldt(2) */
+#define PKEY_LAST     15 /* pkeys(7) */
+#define LDT_ENTRY     8	 /* bytes; modify_ldt(2) */
 #define LDT_MAX	      (8192 * LDT_ENTRY)
 #define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT 0x7ffffffff000ull
@@ -378,6 +379,11 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 	if (v->name && strlen(v->name) > NAME_MAX_)
 		return refuse(EINVAL, "image mm-%u.img: the name of the mapping %#lx is too long",
 			      pid, (long)v->start);
+	if (v->has_pkey && (!v->pkey || v->pkey > PKEY_LAST))
+		return refuse(EINVAL,
+			      "image mm-%u.img: the mapping %#lx has a protection key %u, which "
+			      "there is not",
+			      pid, (long)v->start, v->pkey);
 	if (v->status & (VMA_MEMFD | VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return note_mapped_file(s, pid, v);
 	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
@@ -461,6 +467,9 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 
 	if (rc < 0)
 		return rc;
+	if (t->mm->pkeys >> (PKEY_LAST + 1))
+		return refuse(EINVAL, "image mm-%u.img: its protection keys (%#x) make no sense",
+			      pid, t->mm->pkeys);
 	if (!t->mm->n_vmas)
 		rc = load_list(s, dirfd, IMG_VMAS, pid, &t->mm->vmas, &t->mm->n_vmas);
 	if (rc < 0)

@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
+#include "mem/keys.h"
 #include "mem/mem.h"
 #include "proc/text.h"
 #include "task/collect.h"
@@ -545,13 +546,14 @@ struct questions {
 	struct answers *answers;
 	struct call *securebits, *dumpable, *brk, *numa, *cold;
 	struct modes_questions modes;
+	struct keys_questions keys;
 };
 
 #define AT(q, member) program_raddr(&(q)->p, &(q)->answers->member)
 
 static int ask(struct questions *q, struct worker *w)
 {
-	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 32);
+	int rc = program_begin(&q->p, w, SIGNALS + RLIM_NLIMITS + 32 + KEYS_MAX);
 
 	if (rc < 0)
 		return rc;
@@ -574,6 +576,7 @@ static int ask(struct questions *q, struct worker *w)
 		       AT(q, modes.numa_nodes), MODES_NUMA_WORDS * 64, 0, 0);
 	q->numa->flags = CALL_MAY_FAIL; /* then it has none */
 	modes_ask(&q->p, &q->modes);
+	keys_ask(&w->engine->layout, &q->p, &q->keys);
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
 	q->cold = CALL(&q->p, "see whether new memory is locked", SYS_madvise, w->region->raddr,
 		       4096, MADV_COLD);
@@ -693,6 +696,7 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
 	modes_take(t, &q->modes);
+	keys_take(t, &q->keys);
 	modes_take_thread(d, &t->threads[0], &answers->modes);
 	t->mm->mm_brk = q->brk->ret;
 	/* Our region is new memory: the kernel refuses this advice for what is locked. */
