@@ -5,13 +5,14 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "mem/mem.h"
 #include "model/vma.h"
 
 #define PKRU_COMPONENT 9
 #define NOWHERE	       (1ull << 47) /* the kernel lets no mapping be there */
 
 /* A key that is not allocated is found wrong before the mapping that is not there is missed. */
-void keys_ask(const struct xstate_layout *l, struct program *p, struct keys_questions *q)
+void mem_ask_keys(const struct xstate_layout *l, struct program *p, struct keys_questions *q)
 {
 	if (!(l->features >> PKRU_COMPONENT & 1))
 		return;
@@ -22,7 +23,7 @@ void keys_ask(const struct xstate_layout *l, struct program *p, struct keys_ques
 	}
 }
 
-void keys_take(struct dump_task *t, const struct keys_questions *q)
+void mem_take_keys(struct dump_task *t, const struct keys_questions *q)
 {
 	for (int key = 1; key < KEYS_MAX; key++)
 		if (q->key[key] && q->key[key]->ret == -ENOMEM)

@@ -6,18 +6,7 @@
 #ifndef MEM_KEYS_H
 #define MEM_KEYS_H
 
-#include "model/dump.h"
 #include "model/restore.h"
-
-#define KEYS_MAX 16 /* of x86; key 0 is that of all other memory */
-
-struct keys_questions {
-	struct call *key[KEYS_MAX];
-};
-
-/* Asks the leader, where the CPU has keys. */
-void keys_ask(const struct xstate_layout *l, struct program *p, struct keys_questions *q);
-void keys_take(struct dump_task *t, const struct keys_questions *q);
 
 /* Restore: adds the calls before and behind those that give mappings their keys. */
 void keys_add_alloc(const MmEntry *mm, struct program *p);

@@ -13,6 +13,17 @@ typedef int (*mem_file_id_fn)(struct dump *d, struct dump_task *t, const char *l
 /* Reads the task's mappings (into t->maps) and makes its mm entry, all but the break. */
 int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id);
 
+/*
+ * Protection keys (pkeys(7)) that the process has allocated: asks the leader, where the CPU has
+ * any.
+ */
+#define KEYS_MAX 16 /* of x86; key 0 is that of all other memory */
+struct keys_questions {
+	struct call *key[KEYS_MAX];
+};
+void mem_ask_keys(const struct xstate_layout *l, struct program *p, struct keys_questions *q);
+void mem_take_keys(struct dump_task *t, const struct keys_questions *q);
+
 /* The task locks new mappings, as that at raddr: notes how (mlockall). */
 void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr);
 

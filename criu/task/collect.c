@@ -26,7 +26,6 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "kernel/abi.h"
-#include "mem/keys.h"
 #include "mem/mem.h"
 #include "proc/text.h"
 #include "task/collect.h"
@@ -576,7 +575,7 @@ static int ask(struct questions *q, struct worker *w)
 		       AT(q, modes.numa_nodes), MODES_NUMA_WORDS * 64, 0, 0);
 	q->numa->flags = CALL_MAY_FAIL; /* then it has none */
 	modes_ask(&q->p, &q->modes);
-	keys_ask(&w->engine->layout, &q->p, &q->keys);
+	mem_ask_keys(&w->engine->layout, &q->p, &q->keys);
 	q->brk = CALL(&q->p, "read the program break", SYS_brk, 0);
 	q->cold = CALL(&q->p, "see whether new memory is locked", SYS_madvise, w->region->raddr,
 		       4096, MADV_COLD);
@@ -696,7 +695,7 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
 	modes_take(t, &q->modes);
-	keys_take(t, &q->keys);
+	mem_take_keys(t, &q->keys);
 	modes_take_thread(d, &t->threads[0], &answers->modes);
 	t->mm->mm_brk = q->brk->ret;
 	/* Our region is new memory: the kernel refuses this advice for what is locked. */
