@@ -5,7 +5,6 @@
  * what it can use. What the machine does not have is left out.
  */
 #define _GNU_SOURCE
-#include <asm/ldt.h>
 #include <errno.h>
 #include <linux/mempolicy.h>
 #include <pthread.h>
@@ -351,14 +350,6 @@ static void set_process_modes(void)
 }
 
 /* A data segment of 4 KiB at address 0, as an emulator has many. */
-static void make_ldt(void)
-{
-	struct user_desc desc = { .entry_number = 1, .limit = 1, .seg_32bit = 1, .limit_in_pages = 1,
-				  .useable = 1 };
-
-	if (syscall(SYS_modify_ldt, 1, &desc, sizeof(desc)) != 0)
-		skip("modify_ldt: %s", strerror(errno));
-}
 
 static bool sleeps(void *arg)
 {
@@ -386,8 +377,6 @@ static void make(void)
 	}
 	if (param_long("cpuid"))
 		set_no_cpuid();
-	if (param_long("ldt"))
-		make_ldt();
 	if (param_long("ports") && ioperm(0x80, 1, 1) < 0)
 		skip("ioperm: %s", strerror(errno));
 	set_process_modes();
@@ -436,7 +425,6 @@ struct factory modes_factory = {
 		{ "mdwe", "1", "as of PR_SET_MDWE: memory does not become executable; 0: it may" },
 		{ "dumpable", "1", "0: nobody but root may look into it" },
 		{ "block", "0", "1: no call of one thread is made, all become signals" },
-		{ "ldt", "0", "1: a local descriptor table" },
 		{ "ports", "0", "1: an I/O port" },
 		{ "cpuid", "0", "1: CPUID faults in the first thread" },
 	},
