@@ -349,8 +349,6 @@ static void set_process_modes(void)
 		skip("this kernel has no PR_SET_MDWE");
 }
 
-/* A data segment of 4 KiB at address 0, as an emulator has many. */
-
 static bool sleeps(void *arg)
 {
 	char path[48], line[128];
