@@ -210,6 +210,7 @@ TEST(registers, another_machine_is_refused)
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -ENOEXEC);
 	core->mtype = REGISTERS_MACHINE;
 	core->thread_info = NULL;
+	ASSERT(!registers_are_compat(core));
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
 	arena_done(&a);
 }

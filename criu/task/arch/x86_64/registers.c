@@ -255,9 +255,9 @@ static int check_lengths(const UserX86FpregsEntry *f, const char *who)
 
 bool registers_are_compat(const CoreEntry *core)
 {
-	const UserX86RegsEntry *e = core->thread_info->gpregs;
+	const ThreadInfoX86 *info = core->thread_info; /* NULL in images of other machines */
 
-	return e->has_mode && e->mode == USER_X86_REGS_MODE__COMPAT;
+	return info && info->gpregs->has_mode && info->gpregs->mode == USER_X86_REGS_MODE__COMPAT;
 }
 
 static int check_mode(const CoreEntry *core, const char *who)
