@@ -86,10 +86,12 @@ static pid_t start_child(struct restore *r, pid_t number)
 	return pid < 0 ? -errno : pid;
 }
 
-static pid_t take_place(struct restore *r, uint32_t ino, pid_t number)
+static pid_t child_for(struct restore *r, uint32_t ino, pid_t number)
 {
+	for (size_t i = 0; i < r->n_dead; i++)
+		if (r->dead[i].ino == ino && (ino || r->dead[i].pid == number))
+			return r->dead[i].pid;
 	pid_t pid = start_child(r, number);
-
 	if (pid > 0)
 		*ARENA_PUSH(&r->arena, r->dead, r->n_dead) = (struct dead_process){ ino, pid };
 	return pid;
@@ -97,18 +99,12 @@ static pid_t take_place(struct restore *r, uint32_t ino, pid_t number)
 
 pid_t dead_by_inode(struct restore *r, uint32_t ino)
 {
-	for (size_t i = 0; i < r->n_dead; i++)
-		if (ino && r->dead[i].ino == ino)
-			return r->dead[i].pid;
-	return take_place(r, ino, 0);
+	return child_for(r, ino, 0);
 }
 
 pid_t dead_by_pid(struct restore *r, pid_t pid)
 {
-	for (size_t i = 0; i < r->n_dead; i++)
-		if (!r->dead[i].ino && r->dead[i].pid == pid)
-			return pid;
-	return take_place(r, 0, pid);
+	return child_for(r, 0, pid);
 }
 
 void dead_end_all(struct restore *r)

@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
-#include "files/files.h"
 #include "files/dead.h"
+#include "files/files.h"
 #include "proc/text.h"
 
 #define NO_PROCESS -1 /* nspid of one that is gone */

@@ -22,8 +22,8 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
-#include "files/files.h"
 #include "files/dead.h"
+#include "files/files.h"
 #include "files/remap.h"
 
 #ifndef RENAME_EXCHANGE

@@ -14,12 +14,12 @@
 
 #include "base/log.h"
 #include "base/own.h"
+#include "files/dead.h"
 #include "files/external.h"
 #include "files/files.h"
 #include "files/inherit.h"
 #include "files/locks.h"
 #include "files/memfd.h"
-#include "files/dead.h"
 #include "files/pipe.h"
 #include "files/tty.h"
 #include "sockets/sockets.h"

@@ -463,7 +463,7 @@ static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t 
 	s->last_is_file = is_file;
 }
 
-static void add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end)
+void mem_add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end)
 {
 	RangeEntry *last = *n ? (*list)[*n - 1] : NULL;
 
@@ -495,12 +495,12 @@ static void add_region(struct page_scan *s, const VmaEntry *e, const struct abi_
 	struct arena *a = &s->d->arena;
 
 	if (s->tells_guards && region->categories & ABI_PAGE_IS_GUARD) {
-		add_range(a, &mm->guards, &mm->n_guards, region->start, region->end);
+		mem_add_range(a, &mm->guards, &mm->n_guards, region->start, region->end);
 		return;
 	}
 	add_run(s, e->status & VMA_FILE_PRIVATE, region->start, region->end);
 	if (region->categories & ABI_PAGE_IS_HUGE && vma_may_be_huge(e))
-		add_range(a, &mm->huge, &mm->n_huge, region->start, region->end);
+		mem_add_range(a, &mm->huge, &mm->n_huge, region->start, region->end);
 }
 
 /*
@@ -576,8 +576,8 @@ static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 		if (rc < 0)
 			return rc;
 		if (m->huge_kib && vma_may_be_huge(e) && is_huge(entry, n))
-			add_range(&s->d->arena, &s->t->mm->huge, &s->t->mm->n_huge, pos,
-				  pos + n * PAGE_SIZE_);
+			mem_add_range(&s->d->arena, &s->t->mm->huge, &s->t->mm->n_huge, pos,
+				      pos + n * PAGE_SIZE_);
 		for (size_t i = 0; i < n; i++, pos += PAGE_SIZE_)
 			if (entry[i] & (ABI_PM_PRESENT | ABI_PM_SWAPPED) &&
 			    !(is_file && entry[i] & ABI_PM_FILE))

@@ -214,15 +214,6 @@ static void subtract(struct arena *a, struct saved_pages *from, const struct pag
 	from->n_runs = n_left;
 }
 
-static void add_huge(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end)
-{
-	RangeEntry *e = MESSAGE(a, RangeEntry, range_entry);
-
-	e->start = start;
-	e->end = end;
-	*ARENA_PUSH(a, *list, *n) = e;
-}
-
 /*
  * Huge pages of which all is shared are the donor's to have: made for the task, too, those of
  * zeroes, which are in no image and are not shared again, would be there twice.
@@ -233,19 +224,14 @@ static void leave_huge_to_donor(struct arena *a, MmEntry *mm, const struct page_
 	size_t n_left = 0, k = 0;
 
 	for (size_t i = 0; i < mm->n_huge; i++) {
-		uint64_t start = mm->huge[i]->start, end = mm->huge[i]->end;
+		uint64_t end = mm->huge[i]->end;
 
-		for (uint64_t pos = start; pos < end; pos += HUGE_SIZE) {
+		for (uint64_t pos = mm->huge[i]->start; pos < end; pos += HUGE_SIZE) {
 			while (k < n && page_run_end(&runs[k]) < pos + HUGE_SIZE)
 				k++;
 			if (k == n || runs[k].vaddr > pos)
-				continue;
-			if (start < pos)
-				add_huge(a, &left, &n_left, start, pos);
-			start = pos + HUGE_SIZE;
+				mem_add_range(a, &left, &n_left, pos, min(pos + HUGE_SIZE, end));
 		}
-		if (start < end)
-			add_huge(a, &left, &n_left, start, end);
 	}
 	mm->huge = left;
 	mm->n_huge = n_left;

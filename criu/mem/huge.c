@@ -39,7 +39,7 @@ static void add_all(const struct places *wanted, struct program *p)
 	}
 }
 
-static int run(struct restore_task *t, const struct places *places,
+static int run(struct restore *r, struct restore_task *t, const struct places *places,
 	       void (*add)(const struct places *places, struct program *p))
 {
 	struct program p;
@@ -48,7 +48,11 @@ static int run(struct restore_task *t, const struct places *places,
 	if (rc < 0)
 		return rc;
 	program_set_long(&p);
+	if (r->is_huge_for_all)
+		mem_add_forbid_huge(&p, false);
 	add(places, &p);
+	if (r->is_huge_for_all)
+		mem_add_forbid_huge(&p, true);
 	rc = program_run(&p);
 	program_end(&p);
 	return rc;
@@ -111,19 +115,6 @@ static int by_start(const void *a, const void *b)
 	return (x->start > y->start) - (x->start < y->start);
 }
 
-static int forbid_huge(struct restore_task *t, bool forbid)
-{
-	struct program p;
-	int rc = program_begin(&p, task_worker(t), 1);
-
-	if (rc < 0)
-		return rc;
-	mem_add_forbid_huge(&p, forbid);
-	rc = program_run(&p);
-	program_end(&p);
-	return rc;
-}
-
 void mem_add_forbid_huge(struct program *p, bool forbid)
 {
 	CALL(p, "forbid huge pages, or allow them", SYS_prctl, PR_SET_THP_DISABLE, forbid, 0, 0, 0);
@@ -138,8 +129,8 @@ bool mem_is_huge_for_all(void)
 	       strstr(text, "[always]");
 }
 
-static int make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
-		     VmaEntry *const *vmas, size_t n_vmas)
+int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
+		  VmaEntry *const *vmas, size_t n_vmas)
 {
 	const struct places wanted = places_find(&r->arena, mm, vmas, n_vmas, &t->there);
 	struct places have = { 0 };
@@ -149,12 +140,7 @@ static int make_huge(struct restore *r, struct restore_task *t, const MmEntry *m
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", t->pid);
 	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int rc = fd < 0 ? fail(errno, "open %s", path) : 0;
-	/* They may have been forbidden to the task that made this one. */
-	if (rc == 0 && r->is_huge_for_all)
-		rc = forbid_huge(t, false);
-	if (rc == 0)
-		rc = run(t, &wanted, add_all);
+	int rc = fd < 0 ? fail(errno, "open %s", path) : run(r, t, &wanted, add_all);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < wanted.n; i++)
@@ -168,13 +154,5 @@ static int make_huge(struct restore *r, struct restore_task *t, const MmEntry *m
 		return 0;
 	info("%lu of %lu KiB of huge pages could be had again", (long)places_kib(&have),
 	     (long)places_kib(&wanted));
-	return run(t, &small, add_drop);
-}
-
-int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
-		  VmaEntry *const *vmas, size_t n_vmas)
-{
-	int rc = make_huge(r, t, mm, vmas, n_vmas);
-
-	return rc == 0 && r->is_huge_for_all ? forbid_huge(t, true) : rc;
+	return run(r, t, &small, add_drop);
 }

@@ -16,8 +16,8 @@ int mem_make_huge(struct restore *r, struct restore_task *t, const MmEntry *mm,
 
 /*
  * Where huge pages are for all ([always] in /sys/kernel/mm/transparent_hugepage/enabled), whoever
- * writes one page gets 512. So no more than those are made: until the last page is filled the
- * kernel is forbidden to (PR_SET_THP_DISABLE).
+ * writes one page gets 512. So no more than those are made: from the first task's birth until the
+ * last page is filled the kernel is forbidden to (PR_SET_THP_DISABLE).
  */
 bool mem_is_huge_for_all(void);
 void mem_add_forbid_huge(struct program *p, bool forbid);

@@ -5,6 +5,7 @@
 
 #include "model/dump.h"
 #include "model/restore.h"
+#include "model/vma.h"
 
 /* Finds a file's id for a mapping; what the caller of mem_collect brings along (files/). */
 typedef int (*mem_file_id_fn)(struct dump *d, struct dump_task *t, const char *link, int flags,
@@ -17,7 +18,6 @@ int mem_collect(struct dump *d, struct dump_task *t, mem_file_id_fn file_id);
  * Protection keys (pkeys(7)) that the process has allocated: asks the leader, where the CPU has
  * any.
  */
-#define KEYS_MAX 16 /* of x86; key 0 is that of all other memory */
 struct keys_questions {
 	struct call *key[KEYS_MAX];
 };
@@ -29,6 +29,9 @@ void mem_collect_lock_future(struct dump *d, struct dump_task *t, uint64_t raddr
 
 /* Finds the pages that have to be stored. The task is stopped. */
 int mem_collect_pages(struct dump *d, struct dump_task *t);
+
+/* Adds a range behind the last one of a list, or to it. */
+void mem_add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t start, uint64_t end);
 
 uint64_t mem_total_pages(const struct saved_pages *p);
 

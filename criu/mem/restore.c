@@ -25,9 +25,8 @@
 #include "mem/vdso.h"
 #include "model/vma.h"
 
-#define TASK_END   0x7ffffffff000ull
-#define COMPAT_END (4ull << 30) /* of what 32-bit code can reach */
-#define MAP_FLAGS  (MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE | MAP_HUGE_FLAGS)
+#define TASK_END  0x7ffffffff000ull
+#define MAP_FLAGS (MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE | MAP_HUGE_FLAGS)
 
 /* All mappings that the region may not touch, as one list by address. */
 static int by_start(const void *a, const void *b)
@@ -102,6 +101,9 @@ void mem_add_strip(struct restore *r, struct program *p)
 	/* What stays, by address: the region, and the vDSO in its waiting place behind it. */
 	uint64_t start = r->region.raddr, end = r->vdso_tmp + VDSO_ROOM;
 
+	/* All tasks inherit that from the first one. */
+	if (r->is_huge_for_all)
+		mem_add_forbid_huge(p, true);
 	vdso_add_park(r, p);
 	add_unmap(p, pos, start);
 	add_unmap(p, end, TASK_END);

@@ -230,15 +230,12 @@ static uint64_t final_place(const struct restore *r, const struct restore_task *
 	return r->vdso_tmp + (own->start - start);
 }
 
-static int check_compat(struct restore_task *t)
+static int check_compat(struct restore_task *t, const VmaEntry *v)
 {
-	const VmaEntry *v = find_vma(t->image, VMA_VDSO);
-	size_t size = v ? v->end - v->start : 0;
+	size_t size = v->end - v->start;
 	autofree uint8_t *code = xmalloc(size), *here = xmalloc(size);
-	struct iovec local = { here, size }, remote = { (void *)(v ? v->start : 0), size };
+	struct iovec local = { here, size }, remote = { (void *)v->start, size };
 
-	if (!v)
-		return 0;
 	int rc = read_code(t->image, v, code);
 	if (rc < 0)
 		return rc;
@@ -261,7 +258,7 @@ int vdso_fill(struct restore *r, struct restore_task *t)
 	struct vdso_symbols theirs, ours;
 
 	if (t->is_compat)
-		return check_compat(t);
+		return v ? check_compat(t, v) : 0;
 	if (!t->has_foreign_vdso)
 		return 0;
 	size_t size = v->end - v->start;

@@ -3,6 +3,7 @@
  * Loading a checkpoint: parse everything, then check everything that another part of the
  * restore relies on. Nothing behind this file looks at an image with distrust.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,9 +16,6 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
-#define PKEY_LAST     15 /* pkeys(7) */
-#define LDT_ENTRY     8	 /* bytes; modify_ldt(2) */
-#define LDT_MAX	      (8192 * LDT_ENTRY)
 #define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
 #define ADDRESS_LIMIT 0x7ffffffff000ull
 #define TASKS_MAX     100000
@@ -221,7 +219,8 @@ static int check_task_core(const CoreEntry *c, uint32_t pid)
 	    (t->has_stop_signo && t->stop_signo > 64))
 		return refuse(EINVAL, "image core-%u.img: signal actions or limits make no sense",
 			      pid);
-	if (t->has_ldt && (t->ldt.len % LDT_ENTRY || t->ldt.len > LDT_MAX))
+	if (t->has_ldt &&
+	    (t->ldt.len % LDT_ENTRY_SIZE || t->ldt.len > LDT_ENTRIES * LDT_ENTRY_SIZE))
 		return refuse(EINVAL,
 			      "image core-%u.img: a local descriptor table of %zu bytes cannot be",
 			      pid, t->ldt.len);
@@ -379,7 +378,7 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 	if (v->name && strlen(v->name) > NAME_MAX_)
 		return refuse(EINVAL, "image mm-%u.img: the name of the mapping %#lx is too long",
 			      pid, (long)v->start);
-	if (v->has_pkey && (!v->pkey || v->pkey > PKEY_LAST))
+	if (v->has_pkey && (!v->pkey || v->pkey >= KEYS_MAX))
 		return refuse(EINVAL,
 			      "image mm-%u.img: the mapping %#lx has a protection key %u, which "
 			      "there is not",
@@ -467,7 +466,7 @@ static int load_mm(struct snapshot *s, struct snapshot_task *t, int dirfd)
 
 	if (rc < 0)
 		return rc;
-	if (t->mm->pkeys >> (PKEY_LAST + 1))
+	if (t->mm->pkeys >> KEYS_MAX)
 		return refuse(EINVAL, "image mm-%u.img: its protection keys (%#x) make no sense",
 			      pid, t->mm->pkeys);
 	if (!t->mm->n_vmas)

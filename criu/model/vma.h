@@ -29,6 +29,8 @@ enum vma_status {
 /* vma_entry.flags that tell the size of huge pages. */
 #define MAP_HUGE_FLAGS (MAP_HUGETLB | (uint32_t)MAP_HUGE_MASK << MAP_HUGE_SHIFT)
 
+#define KEYS_MAX 16 /* protection keys of x86 (pkeys(7)); key 0 is that of all other memory */
+
 /*
  * Mappings of a file that the kernel made for them: shared memory, and private memory of huge
  * pages, whose file holds nothing but keeps parts of one mapping together.

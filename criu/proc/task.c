@@ -278,6 +278,14 @@ int proc_stat_read(int dirfd, struct proc_stat *ret)
 	return proc_stat_read_at(dirfd, "stat", ret);
 }
 
+int proc_stat_of(pid_t pid, struct proc_stat *ret)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return proc_stat_read_at(AT_FDCWD, path, ret);
+}
+
 int proc_status_read_at(int dirfd, const char *path, struct arena *a, struct proc_status *ret)
 {
 	char small[4096];

@@ -69,6 +69,7 @@ int proc_fdinfo_parse(char *text, struct proc_fdinfo *ret);
 /* Readers; dirfd is /proc/PID or /proc/PID/task/TID. Return 0 or -errno. */
 int proc_stat_read(int dirfd, struct proc_stat *ret);
 int proc_stat_read_at(int dirfd, const char *path, struct proc_stat *ret);
+int proc_stat_of(pid_t pid, struct proc_stat *ret);
 int proc_status_read(int dirfd, struct arena *a, struct proc_status *ret);
 int proc_status_read_at(int dirfd, const char *path, struct arena *a, struct proc_status *ret);
 

@@ -84,6 +84,9 @@ uint64_t regs_pc(const struct regs *regs);
 void regs_set_pc(struct regs *regs, uint64_t pc);
 uint64_t regs_sp(const struct regs *regs);
 
+/* Where what 32-bit code can reach ends. */
+#define COMPAT_END (4ull << 30)
+
 /* Does this kernel run 32-bit code at all? Asked in a child, which that may kill. */
 bool compat_is_there(void);
 /* The robust list of a 32-bit thread, which a 64-bit call does not tell. 0 or -errno. */

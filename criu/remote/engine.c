@@ -105,12 +105,9 @@ int engine_poll(pid_t tid, int *ret_status)
 
 bool engine_has_ended(pid_t tid, int *ret_status)
 {
-	char path[32], text[1024];
 	struct proc_stat stat;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
-	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 ||
-	    proc_stat_parse(text, &stat) < 0 || stat.state != 'Z')
+	if (proc_stat_of(tid, &stat) < 0 || stat.state != 'Z')
 		return false;
 	*ret_status = stat.exit_code;
 	return true;
@@ -139,7 +136,7 @@ static const char *why_it_runs(pid_t tid, char *buf, size_t size)
 	char text[1024], place[64], call[128], path[48];
 	struct proc_stat stat;
 
-	if (proc_stat_parse(read_of(tid, "stat", text, sizeof(text)), &stat) < 0)
+	if (proc_stat_of(tid, &stat) < 0)
 		return "it is gone";
 	read_of(tid, "wchan", place, sizeof(place));
 	read_of(tid, "syscall", call, sizeof(call));

@@ -36,7 +36,6 @@
 #define STORE_SCAN   (2u << 20) /* of code that is searched for one that stores a result */
 #define VDSO_MAX     (64u << 10)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
-#define COMPAT_END   (4ull << 30) /* of what 32-bit code can reach */
 
 /* Reads code of the task. Returns bytes in *ret (freed by the caller) or NULL. */
 static uint8_t *read_code(struct process *p, uint64_t start, size_t size)

@@ -55,13 +55,11 @@ int tracee_mem(pid_t pid)
 static bool has_ended(struct process *p, pid_t tid)
 {
 	struct proc_stat stat;
-	char path[64], text[2048];
+	char path[64];
 
 	snprintf(path, sizeof(path), "task/%d/stat", tid);
-	if (read_small_at(p->proc_fd, path, text, sizeof(text)) < 0 ||
-	    proc_stat_parse(text, &stat) < 0)
-		return true;
-	return stat.state == 'Z' || stat.state == 'X';
+	return proc_stat_read_at(p->proc_fd, path, &stat) < 0 || stat.state == 'Z' ||
+	       stat.state == 'X';
 }
 
 static int why_not_seized(struct process *p, pid_t tid, int err)

@@ -118,12 +118,14 @@ static int prepare(struct request *q)
 	int rc = request_options(q->client, q->req->opts, &q->options, why, sizeof(why));
 
 	/* Programs look into the log for the reason, so it is begun first. */
-	bool is_in = q->options.images_dir && enter(q) == 0;
-	if (rc < 0 && is_in)
+	bool has_log = q->options.images_dir && enter(q) == 0;
+	if (has_log && rc == 0)
+		return 0;
+	if (has_log)
 		(void)refuse(EBADRQC, "%s", why);
 	else if (rc < 0)
 		(void)explain(q, "%s", why);
-	return rc < 0 || !is_in ? failed(q, EBADRQC) : 0;
+	return failed(q, EBADRQC);
 }
 
 /* Of what went wrong, the two that callers look at. */

@@ -36,16 +36,6 @@
 #define REAP_WAIT_US 5000000
 #define REAP_POLL_US 500
 
-/* Reads /proc/ID/stat. False if there is no such task. */
-static bool read_stat_of(uint32_t id, struct proc_stat *ret)
-{
-	char path[32], text[2048];
-
-	snprintf(path, sizeof(path), "/proc/%u/stat", id);
-	return read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
-	       proc_stat_parse(text, ret) == 0;
-}
-
 /*
  * True if the number stands for a process, a thread, a process group or a session: F_SETOWN looks
  * it up as clone3 will do.
@@ -86,7 +76,7 @@ int pid_check_free(struct restore *r, uint32_t id)
 		if (!r->reaped_by_us)
 			r->reaped_by_us = now_us() + REAP_WAIT_US;
 		struct proc_stat s;
-		bool is_there = read_stat_of(id, &s),
+		bool is_there = proc_stat_of(id, &s) == 0,
 		     is_alive = is_there && s.state != 'Z' && s.state != 'X';
 
 		if (is_alive || now_us() > r->reaped_by_us)
@@ -110,16 +100,33 @@ static int check_thread(struct restore *r, const CoreEntry *core, uint32_t tid)
 	return rc;
 }
 
+/* Before all else: it is the same for all of them. */
+static int check_compat(const struct restore *r)
+{
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		if (!r->tasks[i].is_compat)
+			continue;
+		return compat_is_there()
+			       ? 0
+			       : refuse(ENOEXEC,
+					"pid %d: it is a 32-bit program, and this kernel runs none "
+					"(CONFIG_IA32_EMULATION, ia32_emulation=)",
+					r->tasks[i].pid);
+	}
+	return 0;
+}
+
 int task_check(struct restore *r)
 {
-	int first_error = 0;
+	int first_error = 0, rc = check_compat(r);
 
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < r->snapshot.n_tasks; i++) {
 		const struct snapshot_task *t = &r->snapshot.tasks[i];
 
 		for (size_t j = 0; j < t->pstree->n_threads; j++) {
-			int rc = t->is_zombie ? 0
-					      : check_thread(r, t->cores[j], t->pstree->threads[j]);
+			rc = t->is_zombie ? 0 : check_thread(r, t->cores[j], t->pstree->threads[j]);
 			if (rc < 0)
 				return rc;
 			/* All that are taken are reported, not only the first. */
@@ -127,7 +134,7 @@ int task_check(struct restore *r)
 			first_error = first_error ? first_error : rc;
 		}
 	}
-	int rc = kin_plan(r);
+	rc = kin_plan(r);
 	return first_error ? first_error : rc;
 }
 

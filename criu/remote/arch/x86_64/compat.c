@@ -11,13 +11,14 @@
 #include "kernel/abi.h"
 #include "remote/arch/x86_64/compat.h"
 #include "remote/arch/x86_64/frame.h"
+#include "remote/arch/x86_64/segments.h"
 #include "remote/arch/x86_64/xsave.h"
 
 /*
  * The mark: an i386 has no general register that calls do not use. But it has fs, which is empty or
  * leads to thread-local storage, and leads to all memory in no program. Frames load the true one.
  */
-#define MARK_FS 0x2b
+#define MARK_FS USER_DS
 
 #define COMPAT_GETPID		20
 #define COMPAT_NANOSLEEP	162

@@ -9,7 +9,6 @@
 
 #include "remote/arch.h"
 
-#define USER_CS_32	       0x23
 #define COMPAT_RESTART_SYSCALL 0
 
 /*

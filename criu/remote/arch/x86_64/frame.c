@@ -13,14 +13,13 @@
 #include "base/own.h"
 #include "remote/arch/x86_64/compat.h"
 #include "remote/arch/x86_64/frame.h"
+#include "remote/arch/x86_64/segments.h"
 #include "remote/arch/x86_64/xsave.h"
 
 #define UC_SIGCONTEXT_SS     2
 #define UC_STRICT_RESTORE_SS 4
 #define SW_BYTES	     464 /* of the legacy area: the software's own */
 #define XFEATURE_FIRST_TILE  17	 /* AMX: only in frames of tasks that asked for it */
-#define USER_CS		     0x33
-#define USER_SS		     0x2b
 
 struct sigcontext64 {
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
@@ -112,8 +111,8 @@ static void put_regs(struct sigcontext64 *sc, const struct user_regs_struct *g)
 	sc->sp = g->rsp;
 	sc->ip = g->rip;
 	sc->flags = g->eflags;
-	sc->cs = USER_CS;
-	sc->ss = USER_SS;
+	sc->cs = USER_CS_64;
+	sc->ss = USER_DS;
 }
 
 void frame_put_xstate(const struct xstate_layout *l, uint8_t *out, const struct xstate *x)

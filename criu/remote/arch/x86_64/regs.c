@@ -9,12 +9,11 @@
 
 #include "base/own.h"
 #include "remote/arch/x86_64/compat.h"
+#include "remote/arch/x86_64/segments.h"
 
 #define NT_X86_XSTATE  0x202
 #define TRAP_FLAG      0x100u
 #define DIRECTION_FLAG 0x400u
-#define USER_CS_64     0x33
-#define USER_DS	       0x2b
 #define MARK	       0x9a3cf57b6de2801full /* in registers that no call and not the stub uses */
 
 /* Codes that the kernel keeps to itself: include/linux/errno.h. */

@@ -273,11 +273,6 @@ static int check_mode(const CoreEntry *core, const char *who)
 		return refuse(EINVAL, "%s: its code segment (%#lx) is not that of a %s program",
 			      who, (long)info->gpregs->cs,
 			      registers_are_compat(core) ? "32-bit" : "64-bit");
-	if (registers_are_compat(core) && !compat_is_there())
-		return refuse(ENOEXEC,
-			      "%s: it is a 32-bit program, and this kernel runs none "
-			      "(CONFIG_IA32_EMULATION, ia32_emulation=)",
-			      who);
 	return 0;
 }
 
