@@ -639,6 +639,12 @@ REFUSED(a_remap_is_of_a_process_that_lives,
 	w->link_remap->remap_id = 12;
 }
 
+REFUSED(a_remap_is_of_an_unknown_type,
+	"image remap-fpath.img: file 0x4: 5 is no type of a remap that is known here")
+{
+	w->link_remap->remap_type = (RemapType)5;
+}
+
 REFUSED(a_link_is_nowhere, "image remap-fpath.img: file 0x4: there is no link 0x63")
 {
 	w->link_remap->remap_id = 0x63;

@@ -739,6 +739,11 @@ static int check_remap(struct snapshot *s, RemapFilePathEntry *e, int dirfd)
 		return load_ghost(s, dirfd, e->remap_id);
 	if (e->remap_type == REMAP_TYPE__PROCFS)
 		return check_process_remap(s, e);
+	if (e->remap_type != REMAP_TYPE__LINKED)
+		return refuse(EINVAL,
+			      "image remap-fpath.img: file %#x: %d is no type of a remap that is "
+			      "known here",
+			      e->orig_id, (int)e->remap_type);
 	link = snapshot_file(s, e->remap_id);
 	if (link < 0 || !s->files[link]->reg || !is_path(s->files[link]->reg->name))
 		return refuse(EINVAL, "image remap-fpath.img: file %#x: there is no link %#x",
