@@ -187,3 +187,12 @@ void again_end(struct again *a)
 	arena_done(&a->restore.arena);
 	world_end(&a->world, &a->restore.snapshot);
 }
+
+void again_blocked(struct again *a, const char *text)
+{
+	again_collect(a);
+	ASSERT_EQ(a->dump.n_blockers, 1);
+	if (!strstr(a->dump.blockers[0], text))
+		test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", a->dump.blockers[0],
+			  text);
+}

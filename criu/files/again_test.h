@@ -29,6 +29,8 @@ const char *again_path(struct again *a, const char *name);
 void again_add(struct again *a, int fd);
 /* Looks at all of them. Some can have blockers then. */
 void again_collect(struct again *a);
+/* The same, but there is one blocker, whose text holds this one. */
+void again_blocked(struct again *a, const char *text);
 /* Writes the images; there may be no blocker. The descriptors and their process are gone then. */
 void again_save(struct again *a);
 /* Loads the images and opens everything. 0 or -errno. */

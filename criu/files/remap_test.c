@@ -15,15 +15,6 @@
 
 #define MIB (1 << 20)
 
-static void expect_blocked(struct again *a, const char *text)
-{
-	again_collect(a);
-	ASSERT_EQ(a->dump.n_blockers, 1);
-	if (!strstr(a->dump.blockers[0], text))
-		test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", a->dump.blockers[0],
-			  text);
-}
-
 /* What is in the test's directory, besides images. */
 static size_t count_names(const char *part)
 {
@@ -305,7 +296,7 @@ TEST(remap, a_ghost_may_not_be_larger_than_the_limit)
 	again_begin(&a);
 	a.opts.ghost_limit = 8191;
 	again_add(&a, deleted_file(&a, 8192));
-	expect_blocked(&a, "was deleted and has 8192 bytes, more than --ghost-limit allows");
+	again_blocked(&a, "was deleted and has 8192 bytes, more than --ghost-limit allows");
 	again_end(&a);
 }
 
@@ -343,7 +334,7 @@ TEST(remap, a_link_is_made_only_if_asked_for)
 
 	again_begin(&a);
 	again_add(&a, hidden_file(&a));
-	expect_blocked(&a, "was deleted, but has 1 other link(s)");
+	again_blocked(&a, "was deleted, but has 1 other link(s)");
 	ASSERT_EQ(count_names("link_remap"), 0);
 	again_end(&a);
 }
@@ -434,7 +425,7 @@ TEST(remap, a_file_that_is_hidden_by_a_mount_prevents_the_dump)
 	ASSERT_OK(mount("none", again_path(&a, "dir"), "tmpfs", 0, NULL));
 	close(ASSERT_OK(open(path, O_RDWR | O_CREAT, 0600)));
 	again_add(&a, fd);
-	expect_blocked(&a, "/dir/file is hidden by a mount; unmount that first");
+	again_blocked(&a, "/dir/file is hidden by a mount; unmount that first");
 	again_end(&a);
 }
 

@@ -212,18 +212,24 @@ TEST(remote, a_task_that_dies_in_a_program_is_named)
 	ASSERT(strstr(log_first_error(), "exited with status 3"));
 }
 
-TEST(remote, a_task_killed_by_others_is_named)
+/* Kills the process under a program, which is told of it. */
+static void expect_killed(struct session *s, pid_t pid)
 {
-	struct session s;
 	struct program p;
-	pid_t pid = sleeper();
 
-	session_begin(&s, pid);
+	session_begin(s, pid);
 	ASSERT_OK(kill(pid, SIGKILL));
-	ASSERT_OK(program_begin(&p, &s.in.worker, 1));
+	ASSERT_OK(program_begin(&p, &s->in.worker, 1));
 	CALL(&p, "getpid", SYS_getpid, 0);
 	ASSERT_EQ(program_run(&p), -ESRCH);
 	ASSERT(strstr(log_first_error(), "killed by signal 9"));
+}
+
+TEST(remote, a_task_killed_by_others_is_named)
+{
+	struct session s;
+
+	expect_killed(&s, sleeper());
 }
 
 TEST(remote, a_traced_task_is_refused_with_its_tracers_pid)
@@ -535,15 +541,8 @@ TEST(remote, two_hundred_threads)
 TEST(remote, a_leader_killed_by_others_is_not_waited_for)
 {
 	struct session s;
-	struct program p;
-	pid_t pid = many_threads();
 
-	session_begin(&s, pid);
-	ASSERT_OK(kill(pid, SIGKILL));
-	ASSERT_OK(program_begin(&p, &s.in.worker, 1));
-	CALL(&p, "getpid", SYS_getpid, 0);
-	ASSERT_EQ(program_run(&p), -ESRCH);
-	ASSERT(strstr(log_first_error(), "killed by signal 9"));
+	expect_killed(&s, many_threads());
 	ASSERT(inject_leave(&s.in) < 0);
 	tree_end(&s.tree, TREE_KILL);
 }

@@ -680,15 +680,6 @@ TEST(connections, what_is_in_flight_arrives_even_if_it_has_a_queue)
 
 /* ---- the other end is outside ---- */
 
-static void expect_blocked(struct again *a, const char *text)
-{
-	again_collect(a);
-	ASSERT_EQ(a->dump.n_blockers, 1);
-	if (!strstr(a->dump.blockers[0], text))
-		test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", a->dump.blockers[0],
-			  text);
-}
-
 TEST(connections, a_peer_outside_prevents_the_dump)
 {
 	struct again a;
@@ -699,7 +690,7 @@ TEST(connections, a_peer_outside_prevents_the_dump)
 	ASSERT_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, fd));
 	again_add(&a, fd[0]);
 	snprintf(text, sizeof(text), "of pid %d (", getpid()); /* who has it */
-	expect_blocked(&a, text);
+	again_blocked(&a, text);
 	ASSERT(strstr(a.dump.blockers[0], "to cut it off and reconnect on restore give"));
 	again_end(&a);
 }
@@ -712,7 +703,7 @@ TEST(connections, a_client_outside_that_waits_prevents_the_dump)
 	again_begin(&a);
 	again_add(&a, make_listener(SOCK_STREAM, &name, 5));
 	(void)connected(SOCK_STREAM, &name);
-	expect_blocked(&a, "outside the tree, waits to be accepted by socket");
+	again_blocked(&a, "outside the tree, waits to be accepted by socket");
 	again_end(&a);
 }
 
@@ -726,7 +717,7 @@ TEST(connections, what_was_sent_before_it_was_accepted_prevents_the_dump)
 	int client = connected(SOCK_STREAM, &name);
 	say(client, "early");
 	again_add(&a, client);
-	expect_blocked(&a, "has sent data over a connection that is not accepted yet");
+	again_blocked(&a, "has sent data over a connection that is not accepted yet");
 	again_end(&a);
 }
 

@@ -9,11 +9,9 @@
 
 #include "base/own.h"
 #include "model/options.h"
+#include "kept.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-/* Of the leak sanitizer: strings of options stay allocated on purpose. */
-void __lsan_disable(void) __attribute__((weak));
-void __lsan_enable(void) __attribute__((weak));
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -26,11 +24,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (fd < 0 || write(fd, data, size) != (ssize_t)size)
 		abort();
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (__lsan_disable)
-		__lsan_disable();
+	kept_begin();
 	int rc = options_read_config(&o, path, error, sizeof(error));
-	if (__lsan_enable)
-		__lsan_enable();
+	kept_end();
 	if (rc == 0 || (rc < 0 && !strstr(error, path)))
 		abort();
 	return 0;

@@ -12,11 +12,9 @@
 #include "model/options.h"
 #include "model/restore.h"
 #include "sockets/unix.h"
+#include "kept.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-/* Of the leak sanitizer: strings of options stay allocated on purpose. */
-void __lsan_disable(void) __attribute__((weak));
-void __lsan_enable(void) __attribute__((weak));
 
 /* Takes a string off the text, or NULL at its end. */
 static const char *next(char **text, const char *end)
@@ -54,14 +52,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	memcpy(text, data, size);
 	text[size] = '\0';
-	if (__lsan_disable)
-		__lsan_disable();
+	kept_begin();
 	apply_all(&o, text, text + size);
 	(void)cuts_parse(&o, false, &cuts);
 	(void)cuts_parse(&o, true, &cuts);
 	(void)inherit_parse(&r);
-	if (__lsan_enable)
-		__lsan_enable();
+	kept_end();
 	arena_done(&r.arena);
 	return 0;
 }

@@ -6,11 +6,9 @@
 
 #include "base/own.h"
 #include "rpc/rpc.h"
+#include "kept.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-/* Of the leak sanitizer: strings of options stay allocated on purpose. */
-void __lsan_disable(void) __attribute__((weak));
-void __lsan_enable(void) __attribute__((weak));
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -25,12 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CriuReq *req = criu_req__unpack(NULL, size - 1, data + 1);
 	if (!req)
 		return 0;
-	if (__lsan_disable)
-		__lsan_disable();
+	kept_begin();
 	if (req->opts && request_options(&c, req->opts, &o, error, sizeof(error)) < 0 && !error[0])
 		abort();
-	if (__lsan_enable)
-		__lsan_enable();
+	kept_end();
 	criu_req__free_unpacked(req, NULL);
 	return 0;
 }

@@ -26,16 +26,6 @@ static struct {
 	{ "cmdline", O_PATH, 0 },
 };
 
-static void read_name(int fd, char *name, size_t size)
-{
-	char path[32];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, name, size - 1);
-	name[n < 0 ? 0 : n] = '\0';
-}
-
 /* As the kernel tells it: lseek would ask the process. */
 static long position(int fd)
 {
@@ -67,7 +57,7 @@ static void open_all(pid_t pid, size_t from, size_t to)
 	if (waitpid(pid, NULL, 0) != pid)
 		die("wait: %s", strerror(errno));
 	for (size_t i = from; i < to; i++)
-		read_name(files[i].fd, files[i].link, sizeof(files[i].link));
+		fd_name(files[i].fd, files[i].link, sizeof(files[i].link));
 }
 
 static pid_t start(void)
@@ -95,7 +85,7 @@ static void check(void)
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		char link[64], byte;
 
-		read_name(files[i].fd, link, sizeof(link));
+		fd_name(files[i].fd, link, sizeof(link));
 		same_str("name", files[i].link, link);
 		same_long("flags", files[i].flags & (O_ACCMODE | O_NONBLOCK | O_PATH),
 			  fcntl(files[i].fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK | O_PATH));

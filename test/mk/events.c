@@ -478,12 +478,9 @@ static void make_mems(void)
 
 static void check_name(const struct mem_kind *k, int fd)
 {
-	char path[64], target[256], expected[256];
-	ssize_t n;
+	char target[256], expected[256];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, target, sizeof(target) - 1);
-	target[n > 0 ? n : 0] = '\0';
+	fd_name(fd, target, sizeof(target));
 	snprintf(expected, sizeof(expected), "/memfd:%s (deleted)", k->name);
 	same_str("name of a memfd", expected, target);
 }

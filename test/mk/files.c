@@ -57,8 +57,6 @@ static void note_offset(struct open_fd *f)
 static void read_state(int fd, struct open_fd *ret_state)
 {
 	struct stat st = { 0 };
-	char path[64];
-	ssize_t n;
 
 	ret_state->fd = fd;
 	ret_state->status = fcntl(fd, F_GETFL);
@@ -68,9 +66,7 @@ static void read_state(int fd, struct open_fd *ret_state)
 	ret_state->rdev = st.st_rdev;
 	ret_state->ino = st.st_ino;
 	note_offset(ret_state);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, ret_state->link, sizeof(ret_state->link) - 1);
-	ret_state->link[n > 0 ? n : 0] = '\0';
+	fd_name(fd, ret_state->link, sizeof(ret_state->link));
 }
 
 static int remember(const char *what, int fd)

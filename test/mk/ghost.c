@@ -266,8 +266,6 @@ static int read_extents(int fd, struct extent *list)
 
 static void read_state(struct ghost *g)
 {
-	char path[64];
-	ssize_t n;
 
 	if (fstat(g->fd, &g->st) < 0)
 		bad_errno(g->what);
@@ -278,9 +276,7 @@ static void read_state(struct ghost *g)
 	g->fd_flags = fcntl(g->fd, F_GETFD);
 	g->offset = lseek(g->fd, 0, SEEK_CUR);
 	g->nr_extents = S_ISREG(g->st.st_mode) ? read_extents(g->fd, g->extents) : 0;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", g->fd);
-	n = readlink(path, g->link, sizeof(g->link) - 1);
-	g->link[n > 0 ? n : 0] = '\0';
+	fd_name(g->fd, g->link, sizeof(g->link));
 }
 
 static int list_names(char list[][64])

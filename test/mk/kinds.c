@@ -87,28 +87,6 @@ static bool is_mapped(void *p)
 	return mincore(p, PAGE, &resident) == 0;
 }
 
-/* A line of smaps of the mapping that holds @p, or "". */
-static void smaps_line(const void *p, const char *key, char *ret_line, size_t size)
-{
-	FILE *f = fopen("/proc/self/smaps", "re");
-	unsigned long start, end;
-	bool here = false;
-	char line[512];
-
-	ret_line[0] = '\0';
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
-			here = (unsigned long)p >= start && (unsigned long)p < end;
-			if (here && !*key)
-				snprintf(ret_line, size, "%s", line);
-		} else if (here && *key && !strncmp(line, key, strlen(key))) {
-			snprintf(ret_line, size, "%s", line);
-		}
-	}
-	if (f)
-		fclose(f);
-}
-
 static bool has_flag(const void *p, const char *flag)
 {
 	char line[512], padded[8];

@@ -28,16 +28,18 @@ static const struct user_desc kinds[] = {
 static unsigned char before[LDT_ENTRIES * LDT_ENTRY_SIZE], now[sizeof(before)];
 static unsigned *word;
 
-/* fs leads to thread-local storage in 64-bit code, gs in 32-bit code. */
+/* The one that does not lead to thread-local storage. */
+#ifdef __i386__
+#define SEGMENT	"%%fs"
+#else
+#define SEGMENT	"%%gs"
+#endif
+
 static unsigned selector(void)
 {
 	unsigned s;
 
-#ifdef __i386__
-	asm volatile ("mov %%fs, %0" : "=r" (s));
-#else
-	asm volatile ("mov %%gs, %0" : "=r" (s));
-#endif
+	asm volatile ("mov " SEGMENT ", %0" : "=r" (s));
 	return s & 0xffff;
 }
 
@@ -45,11 +47,7 @@ static unsigned load(void)
 {
 	unsigned v;
 
-#ifdef __i386__
-	asm volatile ("mov %%fs:0, %0" : "=r" (v));
-#else
-	asm volatile ("mov %%gs:0, %0" : "=r" (v));
-#endif
+	asm volatile ("mov " SEGMENT ":0, %0" : "=r" (v));
 	return v;
 }
 
@@ -74,11 +72,7 @@ static void make(void)
 	}
 	if (syscall(SYS_modify_ldt, 0, before, sizeof(before)) != sizeof(before))
 		die("read the table: %s", strerror(errno));
-#ifdef __i386__
-	asm volatile ("mov %0, %%fs" : : "r" (s));
-#else
-	asm volatile ("mov %0, %%gs" : : "r" (s));
-#endif
+	asm volatile ("mov %0, " SEGMENT : : "r" (s));
 }
 
 static void check(void)

@@ -57,12 +57,9 @@ static unsigned int hash(const void *data, size_t len)
 /* Numbers in brackets, and those of files that never had a name, are given anew. */
 static void say_link(struct look *k)
 {
-	char path[64], text[300], *p, *hashed;
-	ssize_t n;
+	char text[300], *p, *hashed;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->fd);
-	n = readlink(path, text, sizeof(text) - 1);
-	text[n > 0 ? n : 0] = '\0';
+	fd_name(k->fd, text, sizeof(text));
 	p = strchr(text, '[');
 	if (p && p[1] >= '0' && p[1] <= '9')
 		*p = '\0';

@@ -110,33 +110,14 @@ static bool is_mapped(void *p)
 	return mincore(p, PAGE, &resident) == 0;
 }
 
-/* The two-letter flags that smaps shows for the mapping of @p. */
-static void vm_flags(const void *p, char *ret_flags, size_t size)
-{
-	FILE *f = fopen("/proc/self/smaps", "re");
-	unsigned long start, end;
-	bool here = false;
-	char line[512];
-
-	ret_flags[0] = '\0';
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			here = (unsigned long)p >= start && (unsigned long)p < end;
-		else if (here && !strncmp(line, "VmFlags:", 8))
-			snprintf(ret_flags, size, "%.200s", line + 8);
-	}
-	if (f)
-		fclose(f);
-}
-
 static void expect_flag(const char *what, const void *p, const char *flag)
 {
 	char flags[256], padded[8];
 
-	vm_flags(p, flags, sizeof(flags));
+	smaps_line(p, "VmFlags:", flags, sizeof(flags));
 	snprintf(padded, sizeof(padded), " %s ", flag);
 	if (!strstr(flags, padded))
-		bad("%s has lost flag %s, has%.100s", what, flag, flags);
+		bad("%s has lost flag %s, has%.100s", what, flag, flags + strcspn(flags, " "));
 }
 
 /* ---- plain memory ---- */

@@ -268,6 +268,37 @@ void end_child(pid_t child, int expected)
 		bad("exit status of the child, expected %d, got %#x", expected, status);
 }
 
+void fd_name(int fd, char *name, size_t size)
+{
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, size - 1);
+	name[n > 0 ? n : 0] = '\0';
+}
+
+void smaps_line(const void *p, const char *key, char *ret_line, size_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long start, end;
+	bool here = false;
+	char line[512];
+
+	ret_line[0] = '\0';
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+			here = (unsigned long)p >= start && (unsigned long)p < end;
+			if (here && !*key)
+				snprintf(ret_line, size, "%s", line);
+		} else if (here && *key && !strncmp(line, key, strlen(key))) {
+			snprintf(ret_line, size, "%s", line);
+		}
+	}
+	if (f)
+		fclose(f);
+}
+
 void read_line(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

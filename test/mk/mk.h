@@ -82,6 +82,12 @@ bool wait_until(bool (*ready)(void *arg), void *arg);
 /* Takes a child down on SIGTERM; it has to end with that exit status. */
 void end_child(pid_t child, int status);
 
+/* What /proc says that the descriptor leads to, or "". */
+void fd_name(int fd, char *name, size_t size);
+
+/* The line of smaps with that key, or the first ("") of the mapping that holds @p; "" if there is none. */
+void smaps_line(const void *p, const char *key, char *ret_line, size_t size);
+
 /* The first line of a file, without the newline; empty when it cannot be read. */
 void read_line(const char *path, char *buf, size_t size);
 

@@ -88,19 +88,11 @@ static void make(void)
 
 static int key_of(volatile unsigned char *at)
 {
-	char line[256], head[32];
-	int key = -1, is_it = 0;
-	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[256];
+	int key = -1;
 
-	snprintf(head, sizeof(head), "%lx-", (unsigned long)at);
-	while (f && fgets(line, sizeof(line), f)) {
-		if (strchr(line, '-') && strspn(line, "0123456789abcdef") >= 8)
-			is_it = !strncmp(line, head, strlen(head));
-		if (is_it)
-			sscanf(line, "ProtectionKey: %d", &key);
-	}
-	if (f)
-		fclose(f);
+	smaps_line((const void *)at, "ProtectionKey:", line, sizeof(line));
+	sscanf(line, "ProtectionKey: %d", &key);
 	return key;
 }
 

@@ -78,16 +78,12 @@ static void drop(const char *path)
 
 static void read_state(struct open_file *f)
 {
-	char path[64];
-	ssize_t n;
 
 	if (fstat(f->fd, &f->st) < 0)
 		bad_errno(f->name);
 	f->status = fcntl(f->fd, F_GETFL);
 	f->offset = lseek(f->fd, 0, SEEK_CUR);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
-	n = readlink(path, f->link, sizeof(f->link) - 1);
-	f->link[n > 0 ? n : 0] = '\0';
+	fd_name(f->fd, f->link, sizeof(f->link));
 }
 
 static void make_twins(void)

@@ -110,22 +110,11 @@ static void make(void)
 
 static void check_flag(const void *p, const char *flag)
 {
-	char start_text[32], line[512];
-	FILE *f = fopen("/proc/self/smaps", "r");
-	int is_here = 0;
+	char line[512];
 
-	snprintf(start_text, sizeof(start_text), "%lx-", (unsigned long)p);
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, start_text, strlen(start_text)))
-			is_here = 1;
-		if (is_here && !strncmp(line, "VmFlags:", 8)) {
-			if (!strstr(line, flag))
-				bad("mapping %p has lost its flag%s", p, flag);
-			break;
-		}
-	}
-	if (f)
-		fclose(f);
+	smaps_line(p, "VmFlags:", line, sizeof(line));
+	if (!strstr(line, flag))
+		bad("mapping %p has lost its flag%s", p, flag);
 }
 
 static void check(void)

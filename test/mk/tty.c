@@ -322,8 +322,6 @@ static void make_session(void)
 
 static void read_state(struct end *e)
 {
-	char path[64];
-	ssize_t n;
 
 	fstat(e->fd, &e->st);
 	e->status = fcntl(e->fd, F_GETFL);
@@ -336,9 +334,7 @@ static void read_state(struct end *e)
 	ioctl(e->fd, TCGETS2, &e->termios);
 	ioctl(e->fd, TIOCGLCKTRMIOS, &e->locked);
 	ioctl(e->fd, TIOCGWINSZ, &e->size);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", e->fd);
-	n = readlink(path, e->link, sizeof(e->link) - 1);
-	e->link[n > 0 ? n : 0] = '\0';
+	fd_name(e->fd, e->link, sizeof(e->link));
 }
 
 static void make(void)
