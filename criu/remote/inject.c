@@ -319,6 +319,9 @@ static int wait_call_stop(struct engine *e, struct thread *t)
 			t->is_in_call = !t->is_in_call;
 			return 0;
 		}
+		rc = tracee_check_signal(t->tid, status, "criu made a call in it");
+		if (rc < 0)
+			return rc;
 		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && t->process)
 			t->process->stop_again = true;
 		rc = to_next_call_stop(t);

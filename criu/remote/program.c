@@ -224,12 +224,6 @@ static bool is_done(struct slot *s)
 	return __atomic_load_n(&s->done, __ATOMIC_ACQUIRE) == DONE_YES;
 }
 
-/* The kernel forces these on a thread whose memory is not as it has to be, as that of rseq. */
-static bool is_forced(int sig)
-{
-	return sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGSYS;
-}
-
 /*
  * A worker blocks all signals, but a SIGSTOP stops it, and a SIGCONT or the end of a group stop
  * traps. Both are for later: the stop is repeated when the task is let go.
@@ -245,11 +239,9 @@ static int look_after(struct worker *w)
 		return 0;
 	if (!WIFSTOPPED(status))
 		return tracee_died(w->tid, status, "criu ran calls in it");
-	if (status >> 16 == 0 && is_forced(WSTOPSIG(status)))
-		return refuse(EFAULT,
-			      "pid %d: %s while criu ran calls in it: memory that the kernel uses "
-			      "(rseq, signal frames) is not as it was",
-			      w->tid, strsignal(WSTOPSIG(status)));
+	rc = tracee_check_signal(w->tid, status, "criu ran calls in it");
+	if (rc < 0)
+		return rc;
 	if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP && w->stop_again)
 		*w->stop_again = true;
 	if (ptrace(PTRACE_CONT, w->tid, NULL, NULL) < 0 && errno != ESRCH)

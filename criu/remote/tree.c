@@ -32,6 +32,21 @@ int tracee_died(pid_t tid, int status, const char *what)
 		      what);
 }
 
+static bool is_forced(int sig)
+{
+	return sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGSYS;
+}
+
+int tracee_check_signal(pid_t tid, int status, const char *what)
+{
+	if (status >> 16 || !is_forced(WSTOPSIG(status)))
+		return 0;
+	return refuse(EFAULT,
+		      "pid %d: %s while %s: its segments, or memory that the kernel uses (rseq, "
+		      "signal frames), are not as they have to be",
+		      tid, strsignal(WSTOPSIG(status)), what);
+}
+
 int process_mem(struct process *p)
 {
 	if (p->mem_fd < 0) {

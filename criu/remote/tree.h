@@ -122,5 +122,11 @@ void tracee_reap(pid_t tid);
  * Reports a tracee's end: "pid N was killed by signal S while <what>". Returns -ESRCH.
  */
 int tracee_died(pid_t tid, int status, const char *what);
+/*
+ * All signals are blocked while criu runs calls in a task; the kernel forces some on it all the
+ * same, over and over, if its memory or segments are not as they have to be. Returns 0, or
+ * -EFAULT for the stop of such a signal, reported.
+ */
+int tracee_check_signal(pid_t tid, int status, const char *what);
 
 #endif

@@ -38,6 +38,7 @@ static CoreEntry *make_core(struct arena *a, struct xstate_layout *l, struct xst
 	struct regs regs = { 0 };
 
 	regs.gp.rip = 0x1234;
+	regs.gp.ss = 0x2b;
 	regs.gp.r15 = ~0ull;
 	regs.gp.fs_base = 0x7f0000000000;
 	xstate_layout_read(l);
@@ -127,7 +128,9 @@ TEST(registers, a_component_in_its_first_state_can_be_missing)
 static CoreEntry *make_i386_core(struct arena *a, struct xstate_layout *l)
 {
 	CoreEntry *core = MESSAGE(a, CoreEntry, core_entry);
-	struct regs regs = { .gp = { .cs = 0x23, .gs = 0x63, .r15 = 1, .gs_base = 0x1111 } };
+	struct regs regs = {
+		.gp = { .cs = 0x23, .ss = 0x2b, .gs = 0x63, .r15 = 1, .gs_base = 0x1111 }
+	};
 	struct tls tls = { .segment = { { .entry_number = 12,
 					  .base_addr = 0xf7c4b000,
 					  .limit = 0xfffff,
@@ -177,6 +180,25 @@ TEST(registers, of_an_i386_that_contradict_themselves_are_refused)
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
 	core->thread_info->n_tls = TLS_SEGMENTS;
 	core->thread_info->gpregs->mode = USER_X86_REGS_MODE__NATIVE;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	arena_done(&a);
+}
+
+TEST(registers, with_a_stack_segment_that_no_task_can_run_on_are_refused)
+{
+	struct arena a = { 0 };
+	struct xstate_layout l;
+	CoreEntry *core = make_i386_core(&a, &l);
+	UserX86RegsEntry *e = core->thread_info->gpregs;
+
+	e->ss = 0x6b; /* the kernel's second one of thread-local storage */
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), 0);
+	e->ss = 0x2f; /* a local one */
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), 0);
+	e->ss = 0x7b;
+	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
+	ASSERT(strstr(log_first_error(), "stack segment (0x7b)"));
+	e->ss = 0;
 	ASSERT_EQ(registers_check(&l, core, "pid 1"), -EINVAL);
 	arena_done(&a);
 }

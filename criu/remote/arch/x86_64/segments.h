@@ -6,5 +6,6 @@
 #define USER_CS_32 0x23
 #define USER_CS_64 0x33
 #define USER_DS	   0x2b /* and SS */
+#define USER_RPL   3	/* privilege of a selector */
 
 #endif

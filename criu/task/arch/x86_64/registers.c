@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "image/image.h"
+#include "remote/arch/x86_64/segments.h"
 #include "remote/arch/x86_64/xsave.h"
 #include "task/registers.h"
 
@@ -260,6 +261,20 @@ bool registers_are_compat(const CoreEntry *core)
 	return info && info->gpregs->has_mode && info->gpregs->mode == USER_X86_REGS_MODE__COMPAT;
 }
 
+/* The kernel's own, one of thread-local storage, or a local one. With another the task cannot run.
+ */
+static bool is_stack_segment(const ThreadInfoX86 *info)
+{
+	uint64_t ss = info->gpregs->ss;
+
+	if (ss == USER_DS || (ss & IS_LOCAL && (ss & USER_RPL) == USER_RPL))
+		return true;
+	for (size_t i = 0; i < info->n_tls; i++)
+		if (ss == ((uint64_t)info->tls[i]->entry_number << 3 | USER_RPL))
+			return true;
+	return false;
+}
+
 static int check_mode(const CoreEntry *core, const char *who)
 {
 	const ThreadInfoX86 *info = core->thread_info;
@@ -268,6 +283,9 @@ static int check_mode(const CoreEntry *core, const char *who)
 	if (info->n_tls && info->n_tls != TLS_SEGMENTS)
 		return refuse(EINVAL, "%s: it has %zu segments for thread-local storage, not %d",
 			      who, info->n_tls, TLS_SEGMENTS);
+	if (!is_stack_segment(info))
+		return refuse(EINVAL, "%s: its stack segment (%#lx) is none of a program", who,
+			      (long)info->gpregs->ss);
 	registers_from_core(core, &regs);
 	if (regs_is_compat(&regs) != registers_are_compat(core))
 		return refuse(EINVAL, "%s: its code segment (%#lx) is not that of a %s program",
