@@ -328,6 +328,15 @@ static struct dump_task *own_task(struct dump *d)
 	return d->own;
 }
 
+int files_keep_fd(struct dump *d, int fd)
+{
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (kept >= 0)
+		*ARENA_PUSH(&d->arena, d->own_fds, d->n_own_fds) = kept;
+	return kept;
+}
+
 int files_add_own(struct dump *d, int fd, uint32_t *ret_id)
 {
 	struct dump_task *t = own_task(d);
@@ -466,6 +475,8 @@ int files_save_contents(struct dump *d)
 		rc = bpfmaps_save(d);
 	if (rc == 0)
 		rc = memfds_save(d);
+	if (rc == 0)
+		rc = ttys_save_queues(d);
 	return rc < 0 ? rc : remap_save(d);
 }
 
@@ -484,7 +495,7 @@ int files_write_images(struct dump *d)
 	if (rc == 0)
 		rc = remap_write_image(d);
 	if (rc == 0)
-		rc = ttys_write_image(d);
+		rc = ttys_write_images(d);
 	if (rc == 0)
 		rc = sockets_write_image(d);
 	if (rc == 0)

@@ -113,6 +113,8 @@ void files_remove_links(struct dump *d);
  * It is taken over, and kept until the dump is over. Returns 0 with the id of the file.
  */
 int files_add_own(struct dump *d, int fd, uint32_t *ret_id);
+/* A copy of a descriptor of criu's, kept until the tree is let go; -1 and errno. */
+int files_keep_fd(struct dump *d, int fd);
 void files_dump_done(struct dump *d);
 
 /* The inode of a description that was collected. */

@@ -25,6 +25,7 @@
 #include "files/files.h"
 #include "files/regular.h"
 #include "files/tty.h"
+#include "files/ttyqueue.h"
 
 #define TTY_AUX_MAJOR	5 /* /dev/tty, console, ptmx */
 #define PTMX_MINOR	2
@@ -38,6 +39,8 @@ struct dump_tty {
 	TtyInfoEntry *info;
 	const char *who, *path;
 	bool is_master, is_hung_up;
+	int fd; /* of a master, until the tree is let go */
+	struct tty_queue queue;
 	struct dump_tty *next;
 };
 
@@ -153,7 +156,6 @@ static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t i
 	struct dump_tty *t = arena_new(&d->arena, struct dump_tty);
 	TtyInfoEntry *e = MESSAGE(&d->arena, TtyInfoEntry, tty_info_entry);
 	char who[64];
-	int unread = 0;
 
 	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
 	e->id = info_id(index, is_master(&p->st));
@@ -170,13 +172,11 @@ static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t i
 				.path = arena_strdup(&d->arena, p->link),
 				.is_master = is_master(&p->st),
 				.is_hung_up = !is_master(&p->st) && is_hung_up(p->copy),
+				.fd = is_master(&p->st) ? files_keep_fd(d, p->copy) : -1,
 				.next = d->ttys };
 	e->slave_closed = e->has_slave_closed = t->is_master && has_no_slave(p->copy);
 	if (!t->is_hung_up)
 		read_settings(&d->arena, p->copy, e);
-	if (ioctl(p->copy, FIONREAD, &unread) == 0 && unread)
-		warn("%s: %s: %d bytes wait in the terminal; they are not dumped", who, p->link,
-		     unread);
 	return d->ttys = t;
 }
 
@@ -252,14 +252,62 @@ void ttys_resolve(struct dump *d)
 	}
 }
 
-int ttys_write_image(struct dump *d)
+int ttys_save_queues(struct dump *d)
+{
+	int rc = 0;
+
+	for (struct dump_tty *t = d->ttys; t && rc == 0; t = t->next) {
+		struct dump_tty *slave = find(d, t->info->id & ~1u);
+		struct tty_queue none = { 0 };
+		int unread = 0;
+
+		if (!t->is_master || is_external(d, t))
+			continue;
+		if (slave || t->info->slave_closed)
+			rc = tty_queues_copy(&d->arena, t->fd, t->who, &t->queue,
+					     slave ? &slave->queue : &none);
+		else if (ioctl(t->fd, FIONREAD, &unread) == 0 && unread)
+			warn("%s: %d bytes wait for the master of a terminal, whose slave is not "
+			     "in "
+			     "the tree; they are not dumped",
+			     t->who, unread);
+		if (none.n)
+			warn("%s: %zu bytes wait in a terminal for whoever opens its slave again; "
+			     "they are not dumped",
+			     t->who, none.n);
+	}
+	return rc;
+}
+
+static int write_queues(struct dump *d)
+{
+	struct image_out out;
+
+	image_begin(&out, &d->images, IMG_TTY_DATA, 0);
+	for (const struct dump_tty *t = d->ttys; t; t = t->next) {
+		TtyDataEntry e = TTY_DATA_ENTRY__INIT;
+
+		if (!t->queue.n && !t->queue.n_eof)
+			continue;
+		e.tty_id = t->info->id;
+		e.data.data = (uint8_t *)t->queue.data;
+		e.data.len = t->queue.n;
+		e.eof_at = (uint32_t *)t->queue.eof_at;
+		e.n_eof_at = t->queue.n_eof;
+		image_add(&out, &e);
+	}
+	return image_commit(&out);
+}
+
+int ttys_write_images(struct dump *d)
 {
 	struct image_out out;
 
 	image_begin(&out, &d->images, IMG_TTY_INFO, 0);
 	for (const struct dump_tty *t = d->ttys; t; t = t->next)
 		image_add(&out, t->info);
-	return image_commit(&out);
+	int rc = image_commit(&out);
+	return rc < 0 ? rc : write_queues(d);
 }
 
 /* ---- restore ---- */
@@ -445,16 +493,18 @@ static int set_slave(int master, const TtyInfoEntry *info, mode_t mode)
 	return rc;
 }
 
-static int set_master(int fd, const TtyInfoEntry *info, bool has_slave)
+static int set_alone(int master, const TtyInfoEntry *info)
+{
+	int rc = set_termios(master, info);
+
+	return rc == 0 && info->winsize ? set_size(master, info->winsize) : rc;
+}
+
+static int set_master(int fd, const TtyInfoEntry *info)
 {
 	int on = 1, rc = 0;
 
-	if (!has_slave) {
-		rc = set_termios(fd, info);
-		if (rc == 0 && info->winsize)
-			rc = set_size(fd, info->winsize);
-	}
-	if (rc == 0 && info->packet_mode && ioctl(fd, TIOCPKT, &on) < 0)
+	if (info->packet_mode && ioctl(fd, TIOCPKT, &on) < 0)
 		rc = -errno;
 	if (rc == 0 && info->slave_closed) {
 		autoclose int slave = ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -477,21 +527,54 @@ static mode_t mode_of_slave(const struct restore *r, const TtyInfoEntry *info)
 	return 0;
 }
 
+static int fill_queue(const struct restore *r, int master, const TtyInfoEntry *end)
+{
+	bool is_slave = !is_master_info(end);
+
+	for (size_t i = 0; i < r->snapshot.n_tty_data; i++) {
+		const TtyDataEntry *e = r->snapshot.tty_data[i];
+		const struct tty_queue q = { e->data.data, e->data.len, e->eof_at, e->n_eof_at };
+
+		if (e->tty_id != end->id)
+			continue;
+		autoclose int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+		int rc = slave < 0  ? -errno
+			 : is_slave ? tty_queue_put(slave, master, true, &q)
+				    : tty_queue_put(master, slave, false, &q);
+		if (rc < 0)
+			return fail(-rc, "terminal /dev/pts/%u: put back the %zu bytes that waited",
+				    end->pty->index, e->data.len);
+	}
+	return 0;
+}
+
+static int finish_pair(const struct restore *r, const struct restore_tty *t)
+{
+	const TtyInfoEntry *slave = end_of(r, t->index, false);
+	const TtyInfoEntry *master = end_of(r, t->index, true);
+	int rc = 0;
+
+	if (slave && slave->termios)
+		rc = set_slave(t->master, slave, mode_of_slave(r, slave));
+	else if (!slave && master)
+		rc = set_alone(t->master, master);
+	if (rc == 0 && master) {
+		rc = fill_queue(r, t->master, master);
+		if (rc == 0 && slave)
+			rc = fill_queue(r, t->master, slave);
+		if (rc < 0)
+			return rc;
+		rc = set_master(t->master, master);
+	}
+	return rc < 0 ? fail(-rc, "terminal /dev/pts/%u: set it as it was", t->index) : 0;
+}
+
 int ttys_finish(struct restore *r)
 {
 	int rc = 0;
 
-	for (struct restore_tty *t = r->ttys; t && rc == 0; t = t->next) {
-		const TtyInfoEntry *slave = end_of(r, t->index, false);
-		const TtyInfoEntry *master = end_of(r, t->index, true);
-
-		if (slave && slave->termios)
-			rc = set_slave(t->master, slave, mode_of_slave(r, slave));
-		if (rc == 0 && master)
-			rc = set_master(t->master, master, slave);
-		if (rc < 0)
-			rc = fail(-rc, "terminal /dev/pts/%u: set it as it was", t->index);
-	}
+	for (struct restore_tty *t = r->ttys; t && rc == 0; t = t->next)
+		rc = finish_pair(r, t);
 	for (struct restore_tty *t = r->ttys; t; t = t->next)
 		own_close(&t->master);
 	r->ttys = NULL;

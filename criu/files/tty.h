@@ -8,7 +8,9 @@
 
 /* Finds sessions of terminals, and slaves whose master is outside. */
 void ttys_resolve(struct dump *d);
-int ttys_write_image(struct dump *d);
+/* Copies what waits in pairs of the tree, which is stopped; it stays there. 0 or -errno. */
+int ttys_save_queues(struct dump *d);
+int ttys_write_images(struct dump *d);
 
 /* Puts settings in place when all ends are open, closes what only criu held. 0 or -errno. */
 int ttys_finish(struct restore *r);

@@ -815,6 +815,29 @@ REFUSED(the_last_terminal_is_no_pty, "image tty-info.img: terminal 0x20 is no ps
 	e->pty = NULL;
 }
 
+REFUSED(bytes_wait_in_no_terminal, "image tty-data.img: there is no terminal 0x20")
+{
+	w->tty_data->tty_id = 32;
+}
+
+REFUSED(too_many_bytes_wait, "image tty-data.img: terminal 0x1f: 65537 bytes are too many")
+{
+	w->tty_data->data.len = (64 << 10) + 1;
+	w->tty_data->data.data = (uint8_t *)letters(w, w->tty_data->data.len);
+}
+
+REFUSED(an_end_of_file_is_behind_the_bytes,
+	"image tty-data.img: terminal 0x1f: an end of file at 5 makes no sense")
+{
+	w->tty_data->eof_at[1] = 5;
+}
+
+REFUSED(ends_of_file_go_backwards,
+	"image tty-data.img: terminal 0x1f: an end of file at 3 makes no sense")
+{
+	w->tty_data->eof_at[1] = 3;
+}
+
 REFUSED(the_last_lock_is_of_no_kind, "image filelocks.img: a lock of pid 10 is of the unknown kind")
 {
 	FileLockEntry *e = arena_memdup(&w->arena, w->lock, sizeof(*e));

@@ -21,6 +21,7 @@
 #define TASKS_MAX     100000
 #define NAME_MAX_     80	 /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
 #define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
+#define TTY_DATA_MAX  (64u << 10)
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {
@@ -873,6 +874,36 @@ const TtyInfoEntry *snapshot_tty(const struct snapshot *s, uint32_t id)
 	return NULL;
 }
 
+static int check_tty_data(const struct snapshot *s, const TtyDataEntry *e)
+{
+	uint32_t last = 0;
+
+	if (!snapshot_tty(s, e->tty_id))
+		return refuse(EINVAL, "image tty-data.img: there is no terminal %#x", e->tty_id);
+	for (size_t i = 0; i < e->n_eof_at; i++) {
+		if (e->eof_at[i] < last || e->eof_at[i] > e->data.len)
+			return refuse(
+				EINVAL,
+				"image tty-data.img: terminal %#x: an end of file at %u makes "
+				"no sense",
+				e->tty_id, e->eof_at[i]);
+		last = e->eof_at[i];
+	}
+	if (e->data.len > TTY_DATA_MAX || e->n_eof_at > TTY_DATA_MAX)
+		return refuse(EINVAL, "image tty-data.img: terminal %#x: %zu bytes are too many",
+			      e->tty_id, e->data.len);
+	return 0;
+}
+
+static int load_tty_data(struct snapshot *s, int dirfd)
+{
+	int rc = load_list(s, dirfd, IMG_TTY_DATA, 0, &s->tty_data, &s->n_tty_data);
+
+	for (size_t i = 0; i < s->n_tty_data && rc >= 0; i++)
+		rc = check_tty_data(s, s->tty_data[i]);
+	return rc;
+}
+
 static int load_ttys(struct snapshot *s, int dirfd)
 {
 	int rc = load_list(s, dirfd, IMG_TTY_INFO, 0, &s->ttys, &s->n_ttys);
@@ -884,7 +915,7 @@ static int load_ttys(struct snapshot *s, int dirfd)
 				"image tty-info.img: terminal %#x is no pseudo terminal; this "
 				"version restores no others",
 				s->ttys[i]->id);
-	return rc;
+	return rc < 0 ? rc : load_tty_data(s, dirfd);
 }
 
 static int check_packet(const struct snapshot *s, const SkPacketEntry *e)

@@ -91,6 +91,8 @@ struct snapshot {
 	struct image_in packet_image; /* holds the data */
 	TtyInfoEntry **ttys;
 	size_t n_ttys;
+	TtyDataEntry **tty_data; /* what waits in them */
+	size_t n_tty_data;
 	FileLockEntry **locks;
 	size_t n_locks;
 	MemfdInodeEntry **memfds;

@@ -187,6 +187,14 @@ static void add_files(struct world *w)
 	w->tty->pty = NEW(w, TtyPtyEntry, tty_pty_entry);
 	w->tty->pty->index = 15;
 	world_add(w, IMG_TTY_INFO, 0, w->tty);
+	w->tty_data = NEW(w, TtyDataEntry, tty_data_entry);
+	w->tty_data->tty_id = 31;
+	w->tty_data->data.data = (uint8_t *)"word";
+	w->tty_data->data.len = 4;
+	w->tty_data->eof_at = arena_array(&w->arena, uint32_t, 2);
+	w->tty_data->n_eof_at = 2;
+	w->tty_data->eof_at[0] = w->tty_data->eof_at[1] = 4;
+	world_add(w, IMG_TTY_DATA, 0, w->tty_data);
 	w->lock = NEW(w, FileLockEntry, file_lock_entry);
 	w->lock->flag = 1;
 	w->lock->pid = WORLD_ROOT;

@@ -93,6 +93,7 @@ struct world {
 	BpfmapDataEntry *bpfmap_data;
 	MemfdInodeEntry *memfd;
 	TtyInfoEntry *tty;
+	TtyDataEntry *tty_data;
 	SkPacketEntry *packet;
 	FileLockEntry *lock;
 	SeccompEntry *seccomp;

@@ -22,6 +22,7 @@
 
 #define MAX_ENDS	20
 #define PATIENCE_MS	20000
+#define FULL_BYTES	6000	/* more than an end holds: the rest is on its way */
 
 struct end {
 	const char *what;
@@ -39,7 +40,8 @@ struct end {
 
 static struct end ends[MAX_ENDS];
 static int nr_ends;
-static int raw[2], cooked[2], queued[2], packet[2], half_master = -1, half_slave = -1;
+static int raw[2], cooked[2], queued[2], lines[2], full[2], packet[2];
+static int half_master = -1, half_slave = -1;
 static int session = -1;	/* the master of the terminal that controls the session */
 static pid_t leader, foreground;
 
@@ -157,11 +159,39 @@ static void fill_queues(void)
 	put("queue to the master", queued[1], "some output");
 }
 
+/* Typed: two lines, one ended by Control-D, an empty one so ended, and the start of one. */
+static void type_lines(void)
+{
+	put("lines", lines[0], "one\rt\026\023wo\nthree\004\004pax\177");
+}
+
+static char full_byte(int i)
+{
+	return "0123456789\n\r\021\023\003\377"[i % 16];
+}
+
+static void fill_full(void)
+{
+	char buf[FULL_BYTES];
+	int i;
+
+	for (i = 0; i < FULL_BYTES; i++)
+		buf[i] = full_byte(i);
+	if (write(full[0], buf, sizeof(buf)) != sizeof(buf) ||
+	    write(full[1], buf, sizeof(buf)) != sizeof(buf))
+		bad_errno("full pair");
+}
+
 static void make_queued(void)
 {
-	open_pair(queued, "pair with full queues");
+	open_pair(queued, "pair with queues");
 	make_raw(queued[1]);
 	fill_queues();
+	open_pair(lines, "pair with lines");
+	type_lines();
+	open_pair(full, "pair with more than it holds");
+	make_raw(full[1]);
+	fill_full();
 }
 
 static void make_packet(void)
@@ -172,12 +202,17 @@ static void make_packet(void)
 	make_raw(packet[1]);
 	if (ioctl(packet[0], TIOCPKT, &on) < 0)
 		die("TIOCPKT: %s", strerror(errno));
+	put("packet slave", packet[1], "waits");
 }
 
 static void make_hung_up(void)
 {
+	int slave;
+
 	half_master = remember("master of a closed slave", open_master(false));
-	close(open_slave(half_master, O_RDWR | O_NOCTTY));
+	slave = open_slave(half_master, O_RDWR | O_NOCTTY);
+	put("closed slave", slave, "last words");
+	close(slave);
 }
 
 static void make_orphan(void)
@@ -412,8 +447,8 @@ static void check_end(const struct end *e)
 	check_termios(e, &now);
 }
 
-/* Reads what is there, which must be @expected. */
-static void expect_bytes(const char *what, int fd, const char *expected)
+/* Reads what is there, which must start with @expected. */
+static void expect_part(const char *what, int fd, const char *expected)
 {
 	char buf[64] = "";
 	size_t n = 0, want = strlen(expected);
@@ -425,6 +460,13 @@ static void expect_bytes(const char *what, int fd, const char *expected)
 		n += got;
 	if (n != want || memcmp(buf, expected, want))
 		bad("%s, expected '%s', got %zu bytes '%s'", what, expected, n, buf);
+}
+
+static void expect_bytes(const char *what, int fd, const char *expected)
+{
+	struct pollfd p = { fd, POLLIN, 0 };
+
+	expect_part(what, fd, expected);
 	if (poll(&p, 1, 0) != 0)
 		bad("%s: more than expected", what);
 }
@@ -442,10 +484,54 @@ static void check_flow(void)
 	expect_bytes("cooked master", cooked[0], "1\r\n2");
 }
 
+/* A line is read at a time; an end of file that was typed ends one. */
+static void expect_line(const char *what, const char *expected)
+{
+	char buf[64] = "";
+	struct pollfd p = { lines[1], POLLIN, 0 };
+
+	if (poll(&p, 1, PATIENCE_MS) == 1 && read(lines[1], buf, sizeof(buf) - 1) < 0)
+		bad_errno(what);
+	same_str(what, expected, buf);
+}
+
+static void check_lines(void)
+{
+	struct pollfd p = { lines[1], POLLIN, 0 };
+
+	expect_line("first line", "one\n");
+	expect_line("second line", "t\023wo\n");
+	expect_line("third line", "three");
+	expect_line("fourth line", "");
+	same_long("lines that have no end", 0, poll(&p, 1, 0));
+	put("lines", lines[0], "\177artial\n");
+	expect_line("last line", "partial\n");
+	expect_bytes("echo of the lines", lines[0], "one\r\nt^\b^Swo\r\nthreepax\b \b\b \bartial\r\n");
+	type_lines();
+}
+
+static void check_full(void)
+{
+	int end, i;
+	char c;
+
+	for (end = 0; end < 2; end++) {
+		struct pollfd p = { full[end], POLLIN, 0 };
+
+		for (i = 0; poll(&p, 1, i < FULL_BYTES ? PATIENCE_MS : 0) == 1; i++)
+			if (read(full[end], &c, 1) != 1 || c != full_byte(i))
+				bad("full pair, end %d: byte %d is %#x, not %#x", end, i, c, full_byte(i));
+		same_long("bytes in the full pair", FULL_BYTES, i);
+	}
+	fill_full();
+}
+
 static void check_queues(void)
 {
 	int n = -1;
 
+	check_lines();
+	check_full();
 	ioctl(queued[1], FIONREAD, &n);
 	same_long("bytes for the slave", 5, n);
 	expect_bytes("queue to the slave", queued[1], "input");
@@ -458,19 +544,23 @@ static void check_packet(void)
 {
 	char buf[8] = "";
 
-	put("packet slave", packet[1], "abc");
-	if (read(packet[0], buf, sizeof(buf)) != 4 || memcmp(buf, "\0abc", 4))
-		bad("the master is not in packet mode");
+	if (read(packet[0], buf, sizeof(buf)) != 6 || memcmp(buf, "\0waits", 6))
+		bad("the master is not in packet mode, or what waited is lost");
+	put("packet slave", packet[1], "waits");
 	put("packet master", packet[0], "def");
 	expect_bytes("packet slave", packet[1], "def");
 }
 
 static void check_halves(void)
 {
+	static bool was_read;
 	struct pollfd p = { half_master, POLLIN | POLLOUT, 0 };
 	char c;
 
 	if (half_master >= 0) {
+		if (!was_read)
+			expect_part("master of a closed slave", half_master, "last words");
+		was_read = true;
 		poll(&p, 1, 0);
 		same_long("hang-up of the master", POLLHUP, p.revents & POLLHUP);
 		if (read(half_master, &c, 1) != -1 || errno != EIO)
