@@ -268,8 +268,7 @@ int ttys_save_queues(struct dump *d)
 					     slave ? &slave->queue : &none);
 		else if (ioctl(t->fd, FIONREAD, &unread) == 0 && unread)
 			warn("%s: %d bytes wait for the master of a terminal, whose slave is not "
-			     "in "
-			     "the tree; they are not dumped",
+			     "in the tree; they are not dumped",
 			     t->who, unread);
 		if (none.n)
 			warn("%s: %zu bytes wait in a terminal for whoever opens its slave again; "
