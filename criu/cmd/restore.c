@@ -22,6 +22,7 @@
 #include "cmd/pidns.h"
 #include "cmd/stats.h"
 #include "files/files.h"
+#include "files/locks.h"
 #include "files/memfd.h"
 #include "mem/aio.h"
 #include "mem/cow.h"
@@ -305,7 +306,9 @@ static int zombies(void *ctx)
 
 static int attributes(void *ctx)
 {
-	return run_in_all(ctx, task_add_attributes);
+	int rc = run_in_all(ctx, task_add_attributes);
+
+	return rc < 0 ? rc : locks_break_leases(ctx);
 }
 
 static int restore_threads(struct restore *r)

@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/own.h"
@@ -76,7 +78,6 @@ static int parse(const char *line, struct lock *l)
 	if (!parse_kind(l, word[1], len[1]) || !text_int(word[4], &pid) ||
 	    !text_int(word[6], &l->start))
 		return -EINVAL;
-	l->is_breaking = is_word(word[2], len[2], "BREAKING");
 	if (is_word(word[3], len[3], "READ"))
 		l->type = F_RDLCK;
 	else if (is_word(word[3], len[3], "WRITE"))
@@ -85,6 +86,7 @@ static int parse(const char *line, struct lock *l)
 		l->type = F_UNLCK;
 	else
 		return -EINVAL;
+	l->is_breaking = is_word(word[2], len[2], "BREAKING") || l->type == F_UNLCK;
 	if (is_word(word[7], len[7], "EOF"))
 		l->len = 0;
 	else if (text_int(word[7], &end) && end >= l->start)
@@ -92,6 +94,15 @@ static int parse(const char *line, struct lock *l)
 	else
 		return -EINVAL;
 	return 1;
+}
+
+/*
+ * While a lease is being broken the kernel shows what it is to become. What it is: one for writing
+ * becomes one for reading; one for reading can only end, and needs a descriptor that only reads.
+ */
+static int type_of_broken(const struct lock *l, const struct fd_probe *p)
+{
+	return l->type == F_UNLCK && (p->info.flags & O_ACCMODE) == O_RDONLY ? F_RDLCK : F_WRLCK;
 }
 
 /* POSIX locks belong to a process and a file, the others to a description. */
@@ -107,7 +118,8 @@ static bool is_known(const struct dump *d, const struct lock *l, const struct fd
 						 k->dev == p->st.st_dev
 				       : k->file_id == file_id;
 
-		if (is_same && k->entry->flag == l->kind && k->entry->type == (uint32_t)l->type &&
+		if (is_same && k->entry->flag == l->kind &&
+		    (l->is_breaking || k->entry->type == (uint32_t)l->type) &&
 		    k->entry->start == l->start && k->entry->len == l->len)
 			return true;
 	}
@@ -122,7 +134,9 @@ static void add(struct dump *d, const struct fd_probe *p, const struct lock *l, 
 		return;
 	FileLockEntry *e = MESSAGE(&d->arena, FileLockEntry, file_lock_entry);
 	e->flag = l->kind;
-	e->type = l->type;
+	e->type = l->is_breaking ? type_of_broken(l, p) : l->type;
+	e->has_breaking_to = l->is_breaking;
+	e->breaking_to = l->type;
 	e->pid = pid;
 	e->fd = p->fd;
 	e->start = l->start;
@@ -161,12 +175,6 @@ int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
 				   "pid %d fd %d: %s: there is a lease on the deleted file, which "
 				   "reading it would break",
 				   pid, p->fd, p->link);
-		else if (l.is_breaking || l.type == F_UNLCK)
-			dump_block(
-				d,
-				"pid %d fd %d: %s: its lease is being broken by another process; "
-				"wait until that is over",
-				pid, p->fd, p->link);
 		else
 			add(d, p, &l, file_id);
 	}
@@ -220,6 +228,58 @@ void locks_add(struct restore *r, const struct restore_task *t, struct program *
 			     SYS_flock, e->fd, LOCK_NB | (e->type == F_RDLCK ? LOCK_SH : LOCK_EX));
 		else
 			CALL(p, "take a lease that it had (is the file open elsewhere?)", SYS_fcntl,
-			     e->fd, F_SETLEASE, e->type);
+			     e->fd, F_SETLEASE, e->type)
+				->flags = e->has_breaking_to ? CALL_MAY_FAIL : 0;
 	}
+}
+
+/* The owner was told when it was broken first. All signals are blocked: this one waits now. */
+static int take_signal(struct restore_task *t)
+{
+	const uint64_t set = 1ull << (SIGIO - 1);
+	const struct timespec at_once = { 0 };
+	struct program p;
+	int rc = program_begin(&p, task_worker(t), 1);
+
+	if (rc < 0)
+		return rc;
+	void *mask = program_data(&p, &set, sizeof(set));
+	void *time = program_data(&p, &at_once, sizeof(at_once));
+	if (mask && time)
+		CALL(&p, "take the signal of a lease", SYS_rt_sigtimedwait, program_raddr(&p, mask),
+		     0, program_raddr(&p, time), sizeof(set))
+			->flags = CALL_MAY_FAIL;
+	rc = p.error ? p.error : program_run(&p);
+	program_end(&p);
+	return rc;
+}
+
+/* Who opens the file against the lease is not let in, and does not wait. */
+static int break_lease(struct restore_task *t, const FileLockEntry *e)
+{
+	int mode = e->breaking_to == F_RDLCK ? O_RDONLY : O_WRONLY;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->pid, e->fd);
+	autoclose int fd = open(path, mode | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 && errno == EWOULDBLOCK)
+		return take_signal(t);
+	warn("pid %d fd %d: its lease was being broken, and is over now: the file is open "
+	     "elsewhere, as if the time to give it up had run out",
+	     t->pid, e->fd);
+	return 0;
+}
+
+int locks_break_leases(struct restore *r)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < r->n_tasks; i++)
+		for (size_t j = 0; j < r->snapshot.n_locks && rc == 0; j++) {
+			const FileLockEntry *e = r->snapshot.locks[j];
+
+			if (e->pid == r->tasks[i].pid && e->has_breaking_to)
+				rc = break_lease(&r->tasks[i], e);
+		}
+	return rc;
 }

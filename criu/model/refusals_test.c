@@ -838,6 +838,21 @@ REFUSED(ends_of_file_go_backwards,
 	w->tty_data->eof_at[1] = 3;
 }
 
+REFUSED(a_lock_that_is_no_lease_is_being_broken,
+	"image filelocks.img: a lock of pid 10 is being broken to 2, which makes no sense")
+{
+	w->lock->has_breaking_to = true;
+	w->lock->breaking_to = F_UNLCK;
+}
+
+REFUSED(a_lease_is_being_broken_to_more,
+	"image filelocks.img: a lock of pid 10 is being broken to 1, which makes no sense")
+{
+	w->lock->flag = 8;
+	w->lock->has_breaking_to = true;
+	w->lock->breaking_to = F_WRLCK;
+}
+
 REFUSED(the_last_lock_is_of_no_kind, "image filelocks.img: a lock of pid 10 is of the unknown kind")
 {
 	FileLockEntry *e = arena_memdup(&w->arena, w->lock, sizeof(*e));

@@ -977,6 +977,13 @@ static int load_locks(struct snapshot *s, int dirfd)
 				      "image filelocks.img: a lock of pid %d is of the unknown "
 				      "kind %#x",
 				      e->pid, e->flag);
+		if (e->has_breaking_to &&
+		    (e->flag != 8 || (e->breaking_to != F_RDLCK && e->breaking_to != F_UNLCK)))
+			return refuse(
+				EINVAL,
+				"image filelocks.img: a lock of pid %d is being broken to %u, "
+				"which makes no sense",
+				e->pid, e->breaking_to);
 	}
 	return rc;
 }

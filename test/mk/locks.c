@@ -70,6 +70,8 @@ static ino_t inodes[MAX_FILES];
 static int nr_files;
 static int posix, empty, ofd_a, ofd_b, flock_ex, flock_dup, flock_sh_a, flock_sh_b;
 static int lease_read = -1, lease_write = -1, waiting = -1, gone = -1;
+static int broken[2] = { -1, -1 };	/* leases: one becomes one for reading, the other ends */
+static volatile sig_atomic_t ios;
 static pid_t child;
 static char lines[MAX_LINES][LINE_BYTES];
 static int nr_lines;
@@ -306,6 +308,33 @@ static void make_leases(void)
 		die("F_SETLEASE: %s", strerror(errno));
 }
 
+static void on_io(int sig)
+{
+	(void)sig;
+	ios++;
+}
+
+static void break_one(int i)
+{
+	if (fcntl(broken[i], F_SETLEASE, i ? F_RDLCK : F_WRLCK) < 0)
+		die("F_SETLEASE: %s", strerror(errno));
+	if (open(dir_path(i ? "broken-1" : "broken-0"), (i ? O_WRONLY : O_RDONLY) | O_NONBLOCK) >= 0 ||
+	    errno != EWOULDBLOCK)
+		die("the lease keeps nobody out");
+}
+
+/* Nobody has given them up yet; the kernel ends them after some time (/proc/sys/fs/lease-break-time). */
+static void make_broken(void)
+{
+	signal(SIGIO, on_io);
+	close(open_file("broken-0", O_RDWR | O_CREAT));
+	close(open_file("broken-1", O_RDWR | O_CREAT));
+	broken[0] = open_file("broken-0", O_RDONLY);
+	broken[1] = open_file("broken-1", O_RDONLY);
+	break_one(0);
+	break_one(1);
+}
+
 /* The lock lives as long as the description; the one who took it is only a number. */
 static void make_gone(void)
 {
@@ -335,6 +364,8 @@ static void make(void)
 	/* after the fork: nobody else may hold this one */
 	if (param_long("lease"))
 		make_leases();
+	if (param_long("breaking"))
+		make_broken();
 	if (waiting >= 0 && !wait_until(child_waits, NULL))
 		die("the child does not wait for the lock");
 	nr_lines = read_locks(lines);
@@ -447,6 +478,23 @@ static void check_lease(const char *name, int fd, int type)
 		bad_errno(name);
 }
 
+/* Its owner was told once, and not again; it can be given up in the way that is asked for. */
+static void check_broken(void)
+{
+	int i;
+
+	same_long("signals of leases", 2, ios);
+	ios = 0;
+	for (i = 0; i < 2; i++) {
+		same_long("lease that is being broken", i ? F_UNLCK : F_RDLCK, fcntl(broken[i], F_GETLEASE));
+		if (fcntl(broken[i], F_SETLEASE, i ? F_UNLCK : F_RDLCK) < 0 ||
+		    (!i && fcntl(broken[i], F_SETLEASE, F_UNLCK) < 0))
+			bad_errno("giving up a lease");
+		same_long("lease", F_UNLCK, fcntl(broken[i], F_GETLEASE));
+		break_one(i);
+	}
+}
+
 static bool child_has_it(void *arg)
 {
 	return owner_of(waiting, (long)arg) == child;
@@ -492,6 +540,8 @@ static void check(void)
 		check_lease("lease-read", lease_read, F_RDLCK);
 		check_lease("lease-write", lease_write, F_WRLCK);
 	}
+	if (broken[0] >= 0)
+		check_broken();
 	if (waiting >= 0)
 		check_waiting();
 	check_lines();
@@ -512,6 +562,7 @@ struct factory locks_factory = {
 	.params	= {
 		{ "dir", NULL, "an empty directory" },
 		{ "lease", "0", "1: with leases for reading and writing" },
+		{ "breaking", "0", "1: with leases that are being broken" },
 		{ "blocked", "0", "1: with a thread of a child that waits for a lock" },
 		{ "gone", "0", "1: with a flock whose taker has exited" },
 	},
