@@ -3,8 +3,15 @@
  * Layout of slots and calls: what criu writes and the stub reads, shared by C and assembly.
  *
  * A slot belongs to one thread in the stub. Its bell is a futex word that only two values of
- * criu's make valid: `owner` = a program is there, `owner | BELL_IDLE` = nothing to do. Any
- * other value means that criu died: the kernel wrote FUTEX_OWNER_DIED through criu's robust list.
+ * criu's make valid: `owner` = a program is there, `owner | idle` = nothing to do. Any other
+ * value means that criu died: the kernel wrote FUTEX_OWNER_DIED through criu's robust list.
+ *
+ * A process that was stopped may not run then before it is continued:
+ *  1. the kernel writes that, and wakes who sleeps on the bell if it has FUTEX_WAITERS; 2. it
+ *  tears down the memory of criu, which takes a while; 3. only then is criu no tracer any more,
+ *  and the group stop takes hold again.
+ * So its bell is idle without that bit, and nobody wakes at 1. A sleeper looks at the bell again
+ * when it is continued; who finds at another time that criu is gone waits for 3 first.
  */
 #ifndef REMOTE_ABI_H
 #define REMOTE_ABI_H
@@ -20,9 +27,13 @@
 #define SLOT_ROBUST  40 /* u64: node of criu's robust list, an address in criu */
 #define SLOT_SELF    48 /* u64: address of the slot: what a new thread pops from its stack */
 #define SLOT_COMPAT  56 /* u32: the way out is a signal frame of a 32-bit task */
-#define SLOT_SIZE    64
+#define SLOT_IDLE    60 /* u32: BELL_IDLE or BELL_IDLE_STOPPED */
+#define SLOT_WAIT    64 /* timespec: how long to wait for 3; 0: not at all */
+#define SLOT_NONE    80 /* u64: an empty set of signals */
+#define SLOT_SIZE    96
 
-#define BELL_IDLE 0x80000000 /* FUTEX_WAITERS */
+#define BELL_IDLE	  0x80000000 /* FUTEX_WAITERS */
+#define BELL_IDLE_STOPPED 0x40000000
 
 #define CALL_NR	   0 /* u32 */
 #define CALL_REFS  4 /* u8: bit i: argument i is the address of a u64 to load */
@@ -52,7 +63,10 @@ struct slot {
 	uint64_t robust;
 	uint64_t self;
 	uint32_t is_compat;
-	uint32_t unused;
+	uint32_t idle;
+	uint64_t wait_sec, wait_nsec;
+	uint64_t none;
+	uint64_t unused;
 };
 
 struct call {
@@ -69,6 +83,9 @@ _Static_assert(offsetof(struct slot, frame) == SLOT_FRAME, "slot frame");
 _Static_assert(offsetof(struct slot, robust) == SLOT_ROBUST, "slot robust");
 _Static_assert(offsetof(struct slot, self) == SLOT_SELF, "slot self");
 _Static_assert(offsetof(struct slot, is_compat) == SLOT_COMPAT, "slot kind");
+_Static_assert(offsetof(struct slot, idle) == SLOT_IDLE, "slot idle");
+_Static_assert(offsetof(struct slot, wait_sec) == SLOT_WAIT, "slot patience");
+_Static_assert(offsetof(struct slot, none) == SLOT_NONE, "slot signals");
 _Static_assert(sizeof(struct call) == CALL_SIZE, "call size");
 _Static_assert(offsetof(struct call, arg) == CALL_ARG, "call arguments");
 _Static_assert(offsetof(struct call, ret) == CALL_RET, "call result");

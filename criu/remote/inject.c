@@ -553,6 +553,8 @@ static int start_stub(struct inject *in)
 		return -ENOSPC;
 	s->frame = in->way_out ? in->way_out : way_out_in_region(in);
 	s->is_compat = in->is_compat;
+	if (in->process->stop_signal)
+		slot_keep_stopped(s, !in->process->has_seccomp);
 	in->worker = (struct worker){ .engine = in->engine,
 				      .region = &in->region,
 				      .slot = s,
@@ -743,7 +745,8 @@ static struct thread_call wait_call(const struct chain *c)
 	uint64_t bell = region_raddr(&c->in->region, &c->worker.slot->bell);
 
 	return (struct thread_call){ .nr = SYS_futex,
-				     .arg = { bell, FUTEX_WAIT, c->in->engine->tid | BELL_IDLE } };
+				     .arg = { bell, FUTEX_WAIT,
+					      c->in->engine->tid | c->worker.slot->idle } };
 }
 
 static struct thread_call done_call(const struct chain *c)
@@ -842,7 +845,9 @@ static int new_chain(struct chain *c, struct inject *in, struct thread *t)
 
 	if (!s)
 		return -ENOSPC;
-	s->bell |= BELL_IDLE;
+	if (in->process->stop_signal)
+		slot_keep_stopped(s, false);
+	s->bell |= s->idle;
 	c->in = in;
 	c->thread = t;
 	c->worker = (struct worker){ .engine = in->engine,

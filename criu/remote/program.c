@@ -6,7 +6,8 @@
  *  1. criu clears BELL_IDLE, which is the kernel's FUTEX_WAITERS bit; 2. criu is killed;
  *  3. the kernel marks the word as ownerless, sees no waiter bit and wakes nobody;
  *  4. the task sleeps for ever.
- * FUTEX_WAKE_OP clears the bit and wakes while it holds the futex's lock.
+ * FUTEX_WAKE_OP clears the bit and wakes while it holds the futex's lock. Bits of processes that
+ * were stopped are another one (remote/abi.h).
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -26,10 +27,11 @@
 #include "remote/program.h"
 #include "remote/tree.h"
 
-#define PAGE	 4096
-#define ALIGN	 16
-#define SPIN_US	 40
-#define SLICE_MS 10
+#define PAGE		4096
+#define ALIGN		16
+#define SPIN_US		40
+#define SLICE_MS	10
+#define ORPHAN_WAIT_SEC 1 /* by far longer than it takes the kernel to be done with a dead criu */
 
 enum { DONE_BUSY = 0, DONE_YES = 1, DONE_AWAITED = 2 };
 
@@ -69,8 +71,16 @@ struct slot *slot_new(struct region *r, const struct engine *e)
 
 	if (!s)
 		return NULL;
-	*s = (struct slot){ .bell = e->tid, .owner = e->tid, .self = region_raddr(r, s) };
+	*s = (struct slot){
+		.bell = e->tid, .owner = e->tid, .self = region_raddr(r, s), .idle = BELL_IDLE
+	};
 	return s;
+}
+
+void slot_keep_stopped(struct slot *s, bool may_call)
+{
+	s->idle = BELL_IDLE_STOPPED;
+	s->wait_sec = may_call ? ORPHAN_WAIT_SEC : 0;
 }
 
 static struct robust_list *slot_node(struct slot *s)
@@ -193,8 +203,10 @@ uint64_t program_raddr(const struct program *p, const void *local)
 
 static int ring(struct slot *s)
 {
-	/* bell &= ~(1 << 31); wake one sleeper of bell; the comparison is for a second word */
-	unsigned op = FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT | 0u), 31, FUTEX_OP_CMP_EQ, 0);
+	/* bell &= ~idle; wake one sleeper of bell; the comparison is for a second word */
+	unsigned bit = s->idle == BELL_IDLE ? 31 : 30;
+	unsigned op =
+		FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT | 0u), bit, FUTEX_OP_CMP_EQ, 0);
 
 	return syscall(SYS_futex, &s->bell, FUTEX_WAKE_OP, 1, 0, &s->bell, op) < 0 ? -errno : 0;
 }

@@ -53,6 +53,12 @@ uint64_t region_stub_child(const struct region *r);
 /* Makes a slot in the region, as if its thread had just been rung. NULL if there is no room. */
 struct slot *slot_new(struct region *r, const struct engine *e);
 
+/*
+ * For a process that was stopped: should criu die, the thread does nothing before it is continued.
+ * may_call: no filter of its own kills it for calls of ours.
+ */
+void slot_keep_stopped(struct slot *s, bool may_call);
+
 /* Puts the slot on the engine's robust list, or takes it off. */
 void slot_watch(struct slot *s, struct engine *e);
 void slot_unwatch(struct slot *s, struct engine *e);

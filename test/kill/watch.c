@@ -351,7 +351,27 @@ bool victim_is_stopped(struct victim *v, int timeout_ms, FILE *evidence)
 
 bool victim_stop(struct victim *v)
 {
-	return kill(v->pid, SIGSTOP) == 0 && victim_is_stopped(v, START_MS, stderr);
+	bool is_stopped = kill(v->pid, SIGSTOP) == 0 && victim_is_stopped(v, START_MS, stderr);
+
+	victim_mark(v);
+	return is_stopped;
+}
+
+bool victim_stood_still(struct victim *v, FILE *evidence)
+{
+	bool has_moved = false;
+
+	for (uint32_t i = 0; i < v->board->n_threads; i++) {
+		uint64_t rounds = v->board->thread[i].rounds;
+
+		if (rounds == v->rounds[i])
+			continue;
+		has_moved = true;
+		if (evidence)
+			fprintf(evidence, "  stopped, thread %u went on for %lu rounds\n", i,
+				(unsigned long)(rounds - v->rounds[i]));
+	}
+	return !has_moved;
 }
 
 void victim_continue(struct victim *v)

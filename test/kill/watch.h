@@ -51,6 +51,8 @@ enum verdict victim_judge(struct victim *v, int timeout_ms, FILE *evidence);
 /* Stops it, or lets it go on; waits until all threads are stopped and nobody traces them. */
 bool victim_stop(struct victim *v);
 bool victim_is_stopped(struct victim *v, int timeout_ms, FILE *evidence);
+/* Since it was stopped none of its threads has done anything. */
+bool victim_stood_still(struct victim *v, FILE *evidence);
 void victim_continue(struct victim *v);
 
 uint64_t now_ns(void);

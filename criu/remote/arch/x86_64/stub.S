@@ -3,7 +3,8 @@
  * The stub: the only code of ours that ever runs in another task. It executes programs, arrays
  * of system calls (remote/abi.h), and sleeps on its bell between them.
  *
- * rbx = slot, r12 = call, r13d = index of the call. No stack is used until the way out.
+ * rbx = slot, r12 = call, r13d = index of the call, r9d = 1: it has slept since the last one. r14, r15
+ * are the mark of threads that are not at home (arch.h) and stay. No stack is used until the way out.
  * Position independent; copied into the region of the task.
  */
 #include <asm/unistd.h>
@@ -27,7 +28,8 @@ stub_begin:
 idle:
 	mov	SLOT_OWNER(%rbx), %eax
 	mov	%eax, %ecx
-	or	$BELL_IDLE, %ecx
+	or	SLOT_IDLE(%rbx), %ecx
+	xor	%r9d, %r9d
 	lock cmpxchg %ecx, SLOT_BELL(%rbx)
 	jne	orphaned
 	/* Idle before done: criu may ring as soon as it sees done. */
@@ -47,7 +49,7 @@ wait:
 	mov	SLOT_BELL(%rbx), %eax
 	cmp	%edx, %eax
 	je	run
-	or	$BELL_IDLE, %edx
+	or	SLOT_IDLE(%rbx), %edx
 	cmp	%edx, %eax
 	jne	orphaned
 	test	%r8d, %r8d
@@ -63,6 +65,7 @@ sleep:
 	mov	$__NR_futex, %eax
 	syscall
 	xor	%r8d, %r8d
+	mov	$1, %r9d
 	jmp	wait
 
 run:
@@ -131,6 +134,18 @@ compat:
 
 /* criu is gone: return through the prepared signal frames. */
 orphaned:
+	cmpq	$0, SLOT_WAIT(%rbx)
+	je	home
+	test	%r9d, %r9d
+	jnz	home
+	/* The stop, once it is over, ends this call with EINTR. */
+	lea	SLOT_NONE(%rbx), %rdi
+	xor	%esi, %esi
+	lea	SLOT_WAIT(%rbx), %rdx
+	mov	$8, %r10d
+	mov	$__NR_rt_sigtimedwait, %eax
+	syscall
+home:
 	mov	SLOT_FRAME(%rbx), %rsp
 	test	%rsp, %rsp
 	jz	exit
