@@ -234,7 +234,7 @@ int files_open_all(struct restore *r)
 		rc = open_each(r);
 	dead_end_all(r);
 	pipes_close_rest(r);
-	int finished = ttys_finish(r);
+	int finished = ttys_finish(r, rc == 0);
 	if (rc == 0)
 		rc = finished;
 	if (rc == 0)

@@ -1,315 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * Terminals. Images: entries in files.img, one tty-info for each end. pty(7), ioctl_tty(2).
- *
- * A pair with its master in the tree is made again under its old index. A slave alone belongs to
- * a terminal outside, as that of a shell: with --shell-job the terminal of criu takes its place.
- * A slave whose master was closed is hung up, and is again.
- */
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
-#include "files/external.h"
 #include "files/files.h"
-#include "files/regular.h"
 #include "files/tty.h"
 #include "files/ttyqueue.h"
 
-#define TTY_AUX_MAJOR	5 /* /dev/tty, console, ptmx */
-#define PTMX_MINOR	2
-#define PTS_FIRST_MAJOR 136
-#define PTS_LAST_MAJOR	143
-#define MINORS		256u
-#define MASTERS_TRIED	4096
+#define MASTERS_TRIED 4096
 
-/* One end of a terminal that descriptions of the tree lead to. */
-struct dump_tty {
-	TtyInfoEntry *info;
-	const char *who, *path;
-	bool is_master, is_hung_up;
-	int fd; /* of a master, until the tree is let go */
-	struct tty_queue queue;
-	struct dump_tty *next;
-};
-
-static bool is_master(const struct stat *st)
-{
-	return major(st->st_rdev) == TTY_AUX_MAJOR && minor(st->st_rdev) == PTMX_MINOR;
-}
-
-static bool is_slave(const struct stat *st)
-{
-	return major(st->st_rdev) >= PTS_FIRST_MAJOR && major(st->st_rdev) <= PTS_LAST_MAJOR;
-}
-
-static bool tty_match(const struct fd_probe *p)
-{
-	return S_ISCHR(p->st.st_mode) && (is_master(&p->st) || is_slave(&p->st)) &&
-	       !(p->info.flags & O_PATH);
-}
-
-static uint32_t slave_index(const struct stat *st)
-{
-	return (major(st->st_rdev) - PTS_FIRST_MAJOR) * MINORS + minor(st->st_rdev);
-}
-
-/*
- * The image format has the control characters as bytes, one behind the other in c_cc, which is
- * declared to be numbers: four in each, and the rest is filled up.
- */
-static TermiosEntry *make_termios(struct arena *a, const struct termios2 *t)
-{
-	TermiosEntry *e = MESSAGE(a, TermiosEntry, termios_entry);
-
-	e->c_iflag = t->c_iflag;
-	e->c_oflag = t->c_oflag;
-	e->c_cflag = t->c_cflag;
-	e->c_lflag = t->c_lflag;
-	e->c_line = t->c_line;
-	e->c_ispeed = t->c_ispeed;
-	e->c_ospeed = t->c_ospeed;
-	e->n_c_cc = NCCS;
-	e->c_cc = arena_array(a, uint32_t, NCCS);
-	memset(e->c_cc, 0, NCCS * sizeof(e->c_cc[0]));
-	memcpy(e->c_cc, t->c_cc, NCCS);
-	return e;
-}
-
-/* Locks of settings are a termios without speeds. */
-static TermiosEntry *make_locked(struct arena *a, int fd)
-{
-	struct termios locked;
-	struct termios2 t = { 0 };
-
-	if (ioctl(fd, TIOCGLCKTRMIOS, &locked) < 0)
-		return NULL;
-	memcpy(&t, &locked, sizeof(locked));
-	return make_termios(a, &t);
-}
-
-static void read_settings(struct arena *a, int fd, TtyInfoEntry *e)
-{
-	int locked = 0, exclusive = 0, packet = 0;
-	struct winsize size;
-	struct termios2 t;
-
-	(void)ioctl(fd, TIOCGPTLCK, &locked);
-	(void)ioctl(fd, TIOCGEXCL, &exclusive);
-	(void)ioctl(fd, TIOCGPKT, &packet);
-	e->locked = locked;
-	e->exclusive = exclusive;
-	e->packet_mode = packet;
-	if (ioctl(fd, TCGETS2, &t) == 0)
-		e->termios = make_termios(a, &t);
-	e->termios_locked = make_locked(a, fd);
-	if (ioctl(fd, TIOCGWINSZ, &size) == 0) {
-		e->winsize = MESSAGE(a, WinsizeEntry, winsize_entry);
-		e->winsize->ws_row = size.ws_row;
-		e->winsize->ws_col = size.ws_col;
-		e->winsize->ws_xpixel = size.ws_xpixel;
-		e->winsize->ws_ypixel = size.ws_ypixel;
-	}
-}
-
-static bool is_hung_up(int fd)
-{
-	struct termios2 t;
-
-	return ioctl(fd, TCGETS2, &t) < 0 && errno == EIO;
-}
-
-/* All slaves were closed again. It is another thing if there never was one. */
-static bool has_no_slave(int master)
-{
-	struct pollfd p = { .fd = master };
-
-	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
-}
-
-static struct dump_tty *find(struct dump *d, uint32_t id)
-{
-	for (struct dump_tty *t = d->ttys; t; t = t->next)
-		if (t->info->id == id)
-			return t;
-	return NULL;
-}
-
-static uint32_t info_id(uint32_t index, bool master)
-{
-	return index << 1 | master;
-}
-
-static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t index)
-{
-	struct dump_tty *t = arena_new(&d->arena, struct dump_tty);
-	TtyInfoEntry *e = MESSAGE(&d->arena, TtyInfoEntry, tty_info_entry);
-	char who[64];
-
-	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
-	e->id = info_id(index, is_master(&p->st));
-	e->type = TTY_TYPE__PTY;
-	e->rdev = p->st.st_rdev;
-	e->has_dev = e->has_uid = e->has_gid = true;
-	e->dev = p->st.st_dev;
-	e->uid = p->st.st_uid;
-	e->gid = p->st.st_gid;
-	e->pty = MESSAGE(&d->arena, TtyPtyEntry, tty_pty_entry);
-	e->pty->index = index;
-	*t = (struct dump_tty){ .info = e,
-				.who = arena_strdup(&d->arena, who),
-				.path = arena_strdup(&d->arena, p->link),
-				.is_master = is_master(&p->st),
-				.is_hung_up = !is_master(&p->st) && is_hung_up(p->copy),
-				.fd = is_master(&p->st) ? files_keep_fd(d, p->copy) : -1,
-				.next = d->ttys };
-	e->slave_closed = e->has_slave_closed = t->is_master && has_no_slave(p->copy);
-	if (!t->is_hung_up)
-		read_settings(&d->arena, p->copy, e);
-	return d->ttys = t;
-}
-
-static int tty_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
-{
-	uint32_t index = slave_index(&p->st);
-	FileEntry *file;
-
-	if (p->copy < 0 || (is_master(&p->st) && ioctl(p->copy, TIOCGPTN, &index) < 0))
-		return fail(errno, "pid %d fd %d: %s: look at the terminal", p->task->process->pid,
-			    p->fd, p->link);
-	if (!find(d, info_id(index, is_master(&p->st))))
-		(void)add(d, p, index);
-	file = files_new_entry(d);
-	e->tty = MESSAGE(&d->arena, TtyFileEntry, tty_file_entry);
-	e->tty->id = e->id;
-	e->tty->tty_info_id = info_id(index, is_master(&p->st));
-	e->tty->flags = probe_flags(p);
-	e->tty->fown = fown_read(d, p);
-	e->tty->has_regf_id = true;
-	e->tty->regf_id = file->id;
-	regular_name_entry(d, p, file);
-	return 0;
-}
-
-/* tty_nr of /proc/PID/stat: the kernel's own encoding. */
-static dev_t device_of(uint32_t nr)
-{
-	return makedev(nr >> 8 & 0xfff, (nr & 0xff) | (nr >> 12 & 0xfff00));
-}
-
-static void tty_key_of(const TtyInfoEntry *info, char *buf, size_t size)
+void tty_key_of(const TtyInfoEntry *info, char *buf, size_t size)
 {
 	snprintf(buf, size, "tty[%x:%x]", info->rdev, info->has_dev ? info->dev : 0);
 }
-
-static bool is_external(struct dump *d, const struct dump_tty *t)
-{
-	char key[64];
-
-	tty_key_of(t->info, key, sizeof(key));
-	return external_has(d, key);
-}
-
-static void find_session(struct dump *d, struct dump_tty *t)
-{
-	dev_t dev = makedev(PTS_FIRST_MAJOR + t->info->pty->index / MINORS,
-			    t->info->pty->index % MINORS);
-
-	for (size_t i = 0; i < d->n_tasks; i++) {
-		const struct proc_stat *s = &d->tasks[i].process->stat;
-
-		if (s->sid != s->pid || !s->tty || device_of(s->tty) != dev)
-			continue;
-		t->info->sid = s->sid;
-		t->info->pgrp = max(s->tty_pgid, 0);
-	}
-}
-
-void ttys_resolve(struct dump *d)
-{
-	for (struct dump_tty *t = d->ttys; t; t = t->next) {
-		find_session(d, t);
-		if (is_external(d, t) || t->is_master || t->is_hung_up ||
-		    find(d, t->info->id | 1) || d->opts->shell_job)
-			continue;
-		dump_block(
-			d,
-			"%s: the terminal %s belongs to a program outside of the tree; to restore "
-			"on the terminal that criu runs on give --shell-job, on another one "
-			"--external tty[%x:%x]",
-			t->who, t->path, t->info->rdev, t->info->dev);
-	}
-}
-
-int ttys_save_queues(struct dump *d)
-{
-	int rc = 0;
-
-	for (struct dump_tty *t = d->ttys; t && rc == 0; t = t->next) {
-		struct dump_tty *slave = find(d, t->info->id & ~1u);
-		struct tty_queue none = { 0 };
-		int unread = 0;
-
-		if (!t->is_master || is_external(d, t))
-			continue;
-		if (slave || t->info->slave_closed)
-			rc = tty_queues_copy(&d->arena, t->fd, t->who, &t->queue,
-					     slave ? &slave->queue : &none);
-		else if (ioctl(t->fd, FIONREAD, &unread) == 0 && unread)
-			warn("%s: %d bytes wait for the master of a terminal, whose slave is not "
-			     "in the tree; they are not dumped",
-			     t->who, unread);
-		if (none.n)
-			warn("%s: %zu bytes wait in a terminal for whoever opens its slave again; "
-			     "they are not dumped",
-			     t->who, none.n);
-	}
-	return rc;
-}
-
-static int write_queues(struct dump *d)
-{
-	struct image_out out;
-
-	image_begin(&out, &d->images, IMG_TTY_DATA, 0);
-	for (const struct dump_tty *t = d->ttys; t; t = t->next) {
-		TtyDataEntry e = TTY_DATA_ENTRY__INIT;
-
-		if (!t->queue.n && !t->queue.n_eof)
-			continue;
-		e.tty_id = t->info->id;
-		e.data.data = (uint8_t *)t->queue.data;
-		e.data.len = t->queue.n;
-		e.eof_at = (uint32_t *)t->queue.eof_at;
-		e.n_eof_at = t->queue.n_eof;
-		image_add(&out, &e);
-	}
-	return image_commit(&out);
-}
-
-int ttys_write_images(struct dump *d)
-{
-	struct image_out out;
-
-	image_begin(&out, &d->images, IMG_TTY_INFO, 0);
-	for (const struct dump_tty *t = d->ttys; t; t = t->next)
-		image_add(&out, t->info);
-	int rc = image_commit(&out);
-	return rc < 0 ? rc : write_queues(d);
-}
-
-/* ---- restore ---- */
 
 /* A pair: criu holds both ends until all descriptions are open. */
 struct restore_tty {
@@ -326,15 +40,14 @@ static const TtyInfoEntry *info_of(const struct restore *r, const FileEntry *e)
 
 static bool is_master_info(const TtyInfoEntry *info)
 {
-	dev_t dev = info->rdev;
-
-	return major(dev) == TTY_AUX_MAJOR && minor(dev) == PTMX_MINOR;
+	return tty_is_master(info->rdev);
 }
 
 static const TtyInfoEntry *end_of(const struct restore *r, uint32_t index, bool master)
 {
 	for (size_t i = 0; i < r->snapshot.n_ttys; i++)
-		if (r->snapshot.ttys[i]->pty->index == index &&
+		if (r->snapshot.ttys[i]->type == TTY_TYPE__PTY &&
+		    r->snapshot.ttys[i]->pty->index == index &&
 		    is_master_info(r->snapshot.ttys[i]) == master)
 			return r->snapshot.ttys[i];
 	return NULL;
@@ -418,16 +131,79 @@ static int open_slave(struct restore *r, const FileEntry *e, const TtyInfoEntry 
 	return fd < 0 ? fail(-fd, "terminal /dev/pts/%u: open it", info->pty->index) : fd;
 }
 
+static int open_device(const struct restore *r, const FileEntry *e, const TtyInfoEntry *info)
+{
+	const RegFileEntry *file = file_of(r, e);
+	struct stat st;
+
+	/* Without waiting for a carrier. */
+	autoclose int fd =
+		open(file->name, (e->tty->flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fail(errno, "terminal %s: open it again", file->name);
+	if (!S_ISCHR(st.st_mode) || st.st_rdev != info->rdev)
+		return refuse(ENODEV, "terminal %s: it is another device than at dump", file->name);
+	return take_fd(&fd);
+}
+
+static bool is_late(const struct restore *r, const FileEntry *e)
+{
+	const TtyInfoEntry *info = info_of(r, e);
+
+	return info && info->type == TTY_TYPE__CTTY;
+}
+
+/* Nobody else can open it by this name. Its number in that process is closed with all others. */
+static int open_current(struct restore *r, const FileEntry *e, const TtyInfoEntry *info)
+{
+	const char *name = file_of(r, e)->name;
+	struct restore_task *t = NULL;
+	struct program p;
+
+	for (size_t i = 0; i < r->n_tasks && !t; i++)
+		if (!r->tasks[i].is_zombie && r->tasks[i].image->pstree->sid == info->sid)
+			t = &r->tasks[i];
+	if (!t)
+		return refuse(ENOENT, "terminal %s: no process of its session %u is in the images",
+			      name, info->sid);
+	int rc = program_begin(&p, task_worker(t), 1);
+	if (rc < 0)
+		return rc;
+	void *path = program_data(&p, name, strlen(name) + 1);
+	struct call *call = CALL(&p, "open /dev/tty, its terminal", SYS_openat, AT_FDCWD,
+				 path ? program_raddr(&p, path) : 0,
+				 (e->tty->flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	rc = path ? program_run(&p) : p.error;
+	int fd = rc < 0 ? rc : copy_fd_of(t->pid, call->ret);
+	program_end(&p);
+	return rc < 0 || fd >= 0 ? fd : fail(-fd, "pid %d: take its /dev/tty", t->pid);
+}
+
+/* A job of a shell on such a terminal continues on that of criu. */
+static bool is_for_own(const struct restore *r, const TtyInfoEntry *info)
+{
+	return info->type == TTY_TYPE__PTY || (r->opts->shell_job && !info->sid);
+}
+
 static int tty_open(struct restore *r, const FileEntry *e)
 {
 	const TtyInfoEntry *info = info_of(r, e);
 	int fd;
 
-	if (is_master_info(info)) {
+	if (info->type == TTY_TYPE__EXT_TTY)
+		return refuse(ENOENT,
+			      "terminal %s: it is external; give what takes its place by "
+			      "--inherit-fd 'fd[N]:tty[%x:%x]'",
+			      file_of(r, e)->name, info->rdev, info->dev);
+	if (info->type == TTY_TYPE__CTTY) {
+		fd = open_current(r, e, info);
+	} else if (!is_for_own(r, info)) {
+		fd = open_device(r, e, info);
+	} else if (is_master_info(info)) {
 		struct restore_tty *t = pair_of(r, info->pty->index);
 
 		fd = t ? fcntl(t->master, F_DUPFD_CLOEXEC, 0) : -EBUSY;
-	} else if (end_of(r, info->pty->index, true) || !info->termios) {
+	} else if (info->pty && (end_of(r, info->pty->index, true) || !info->termios)) {
 		fd = open_slave(r, e, info);
 	} else {
 		fd = open_own(r, file_of(r, e));
@@ -568,12 +344,39 @@ static int finish_pair(const struct restore *r, const struct restore_tty *t)
 	return rc < 0 ? fail(-rc, "terminal /dev/pts/%u: set it as it was", t->index) : 0;
 }
 
-int ttys_finish(struct restore *r)
+/* The console is the system's, and stays as that has it. */
+static int finish_device(const TtyInfoEntry *info, int fd)
+{
+	struct stat st;
+	int rc = 0;
+
+	if ((info->type != TTY_TYPE__VT && info->type != TTY_TYPE__SERIAL) || !info->termios ||
+	    fstat(fd, &st) < 0 || st.st_rdev != info->rdev)
+		return 0;
+	rc = set_alone(fd, info);
+	if (rc == 0 && info->exclusive && ioctl(fd, TIOCEXCL) < 0)
+		rc = -errno;
+	return rc < 0 ? fail(-rc, "terminal %u:%u: set it as it was", major(st.st_rdev),
+			     minor(st.st_rdev))
+		      : 0;
+}
+
+static int finish_all(const struct restore *r)
 {
 	int rc = 0;
 
 	for (struct restore_tty *t = r->ttys; t && rc == 0; t = t->next)
 		rc = finish_pair(r, t);
+	for (size_t i = 0; i < r->snapshot.n_files && rc == 0; i++)
+		if (r->snapshot.files[i]->tty)
+			rc = finish_device(info_of(r, r->snapshot.files[i]), r->file_fds[i]);
+	return rc;
+}
+
+int ttys_finish(struct restore *r, bool are_open)
+{
+	int rc = are_open ? finish_all(r) : 0;
+
 	for (struct restore_tty *t = r->ttys; t; t = t->next)
 		own_close(&t->master);
 	r->ttys = NULL;
@@ -586,7 +389,7 @@ int ttys_of_session(const struct restore *r, uint32_t sid)
 	for (size_t i = 0; i < r->snapshot.n_files; i++) {
 		const FileEntry *e = r->snapshot.files[i];
 
-		if (e->type == FD_TYPES__TTY && info_of(r, e)->sid == sid)
+		if (e->type == FD_TYPES__TTY && !is_late(r, e) && info_of(r, e)->sid == sid)
 			return r->file_fds[i];
 	}
 	return -1;
@@ -628,6 +431,7 @@ const struct file_class tty_class = {
 	.has_part = tty_has_part,
 	.check = tty_check,
 	.open = tty_open,
+	.is_late = is_late,
 	.key = tty_key,
 	.inherit_kind = S_IFCHR,
 	.fown = tty_fown,

@@ -781,12 +781,18 @@ TEST(snapshot, a_message_may_carry_as_many_files_as_the_kernel_allows)
 
 /* ---- terminals, memfds, locks ---- */
 
-REFUSED(a_terminal_is_no_pty, "image tty-info.img: terminal 0x1f is no pseudo terminal")
+REFUSED(a_terminal_is_no_pty, "image tty-info.img: terminal 0x1f has no number")
 {
 	w->tty->pty = NULL;
 }
 
-REFUSED(the_number_of_a_terminal_is_too_large, "image tty-info.img: terminal 0x1f is no pseudo")
+REFUSED(a_terminal_is_of_an_unknown_type,
+	"image tty-info.img: terminal 0x1f is of no type that is known here (7)")
+{
+	w->tty->type = (TtyType)7;
+}
+
+REFUSED(the_number_of_a_terminal_is_too_large, "image tty-info.img: terminal 0x1f has no number")
 {
 	w->tty->pty->index = 1u << 20;
 }
@@ -806,7 +812,7 @@ REFUSED(the_last_memfd_is_too_large, "image memfd.img: a size makes no sense")
 	e->size = 1ull << 63;
 }
 
-REFUSED(the_last_terminal_is_no_pty, "image tty-info.img: terminal 0x20 is no pseudo terminal")
+REFUSED(the_last_terminal_is_no_pty, "image tty-info.img: terminal 0x20 has no number")
 {
 	TtyInfoEntry *e = arena_memdup(&w->arena, w->tty, sizeof(*e));
 

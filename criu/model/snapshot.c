@@ -904,17 +904,36 @@ static int load_tty_data(struct snapshot *s, int dirfd)
 	return rc;
 }
 
+static int check_tty(const TtyInfoEntry *e)
+{
+	switch (e->type) {
+	case TTY_TYPE__PTY:
+		if (e->pty && e->pty->index < PTY_INDEXES)
+			return 0;
+		return refuse(EINVAL,
+			      "image tty-info.img: terminal %#x has no number, or none that a "
+			      "pseudo terminal can have",
+			      e->id);
+	case TTY_TYPE__CONSOLE:
+	case TTY_TYPE__VT:
+	case TTY_TYPE__CTTY:
+	case TTY_TYPE__EXT_TTY:
+	case TTY_TYPE__SERIAL:
+		return 0;
+	default:
+		return refuse(
+			EINVAL,
+			"image tty-info.img: terminal %#x is of no type that is known here (%d)",
+			e->id, (int)e->type);
+	}
+}
+
 static int load_ttys(struct snapshot *s, int dirfd)
 {
 	int rc = load_list(s, dirfd, IMG_TTY_INFO, 0, &s->ttys, &s->n_ttys);
 
 	for (size_t i = 0; i < s->n_ttys && rc >= 0; i++)
-		if (!s->ttys[i]->pty || s->ttys[i]->pty->index >= PTY_INDEXES)
-			return refuse(
-				EOPNOTSUPP,
-				"image tty-info.img: terminal %#x is no pseudo terminal; this "
-				"version restores no others",
-				s->ttys[i]->id);
+		rc = check_tty(s->ttys[i]);
 	return rc < 0 ? rc : load_tty_data(s, dirfd);
 }
 

@@ -6,10 +6,10 @@
  * Modes of each variant of the victim:
  *   points   the tracer kills itself at each named point in turn
  *   random   it is killed from outside after a random time
- *   stopped  like points, on a victim stopped by SIGSTOP: it stays stopped and does nothing, and
- * goes on later again    like points, and at once another tracer comes, which finds it on its way
- * back stopped-again  both: a stopped victim is still where the tracer left it And a control:
- * without the prepared way back victims have to break, or this test is blind.
+ *   stopped  like points, on a victim stopped by SIGSTOP: it does nothing until it is continued
+ *   again    like points, and at once another tracer comes, which finds it on its way back
+ *   stopped-again  both: a stopped victim is still where the tracer left it
+ * And a control: without the prepared way back victims have to break, or this test is blind.
  */
 #include <errno.h>
 #include <getopt.h>

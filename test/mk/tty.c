@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <asm/termbits.h>
 #include <unistd.h>
@@ -205,6 +206,22 @@ static void make_packet(void)
 	put("packet slave", packet[1], "waits");
 }
 
+/* Terminals that are no pairs, as far as this machine has them. */
+static void make_devices(void)
+{
+	static const char *const paths[] = { "/dev/console", "/dev/tty1", "/dev/ttyS0" };
+	int fd, found = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(paths); i++) {
+		fd = open(paths[i], (i ? O_RDWR : O_WRONLY) | O_NOCTTY | O_NONBLOCK);
+		if (fd >= 0)
+			found += remember(paths[i], fd) >= 0;
+	}
+	if (!found)
+		skip("no console or serial line can be opened here");
+}
+
 static void make_hung_up(void)
 {
 	int slave;
@@ -226,12 +243,27 @@ static void make_orphan(void)
 /* ---- a session that a terminal controls: leader and foreground are children ---- */
 
 static int tty = -1;		/* the slave, in both of them */
+static int current = -1;	/* the same, opened as /dev/tty by the leader */
 static volatile sig_atomic_t interrupts;
 
 static void say(const char *text)
 {
-	if (write(tty, text, strlen(text)) != (ssize_t)strlen(text))
+	int fd = current >= 0 ? current : tty;
+
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
 		_exit(95);
+}
+
+static bool is_current_good(void)
+{
+	char name[32] = "";
+	struct stat st;
+
+	if (current < 0)
+		return true;
+	fd_name(current, name, sizeof(name));
+	return fstat(current, &st) == 0 && st.st_rdev == makedev(5, 0) && !strcmp(name, "/dev/tty") &&
+	       (fcntl(current, F_GETFL) & (O_ACCMODE | O_APPEND)) == (O_RDWR | O_APPEND);
 }
 
 static void on_interrupt(int sig)
@@ -276,6 +308,8 @@ static void leader_checks(void)
 		say("wrong foreground group\n");
 	else if (ioctl(tty, TIOCGSID, &sid) < 0 || sid != getpid())
 		say("wrong session\n");
+	else if (!is_current_good())
+		say("another /dev/tty\n");
 	else
 		say("all well\n");
 }
@@ -298,6 +332,11 @@ static void leader_life(int master)
 	if (ioctl(tty, TIOCSCTTY, 0) < 0)
 		_exit(91);
 	close(master);
+	if (param_long("session") == 2) {
+		current = open("/dev/tty", O_RDWR | O_NOCTTY | O_APPEND);
+		if (current < 0)
+			_exit(88);
+	}
 	foreground = fork();
 	if (foreground < 0)
 		_exit(90);
@@ -387,6 +426,8 @@ static void make(void)
 		make_queued();
 	if (param_long("packet"))
 		make_packet();
+	if (param_long("devices"))
+		make_devices();
 	if (param_long("hangup"))
 		make_hung_up();
 	if (param_long("orphan"))
@@ -625,7 +666,8 @@ struct factory tty_factory = {
 	.name	= "tty",
 	.about	= "pseudo terminals: settings, queues, sessions",
 	.params	= {
-		{ "session", "0", "1: one controls a session of two children" },
+		{ "session", "0", "1: with a session that a terminal controls; 2: which has /dev/tty open" },
+		{ "devices", "0", "1: with consoles and serial lines" },
 		{ "locks", "0", "1: a locked master, and an exclusive slave" },
 		{ "queue", "0", "1: with bytes nobody has read yet" },
 		{ "packet", "0", "1: one master in packet mode" },
