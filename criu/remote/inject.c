@@ -728,7 +728,8 @@ void inject_done(struct inject *in)
  *
  * Frames make an interrupted nanosleep, poll or timed futex fail with EINTR. A thread in one of
  * these makes its calls step by step, and a frame is only its way back should criu die. So does
- * one whose program has no code that stores a result.
+ * one whose program has no code that stores a result, and one of a process that was stopped: at
+ * each step it stops again, and never runs on while a criu that was killed is being torn down.
  */
 struct chain {
 	struct inject *in;
@@ -745,8 +746,7 @@ static struct thread_call wait_call(const struct chain *c)
 	uint64_t bell = region_raddr(&c->in->region, &c->worker.slot->bell);
 
 	return (struct thread_call){ .nr = SYS_futex,
-				     .arg = { bell, FUTEX_WAIT,
-					      c->in->engine->tid | c->worker.slot->idle } };
+				     .arg = { bell, FUTEX_WAIT, c->in->engine->tid | BELL_IDLE } };
 }
 
 static struct thread_call done_call(const struct chain *c)
@@ -817,7 +817,8 @@ static int write_chain(struct chain *c, int place, const struct thread_call *cal
 	struct thread_call list[INJECT_CALLS_MAX + 2];
 	const struct xstate_layout *l = &in->engine->layout;
 
-	c->is_stepped = !in->site.store || regs_need_restart_block(&c->thread->regs);
+	c->is_stepped = !in->site.store || in->process->stop_signal ||
+			regs_need_restart_block(&c->thread->regs);
 	size_t n_calls = list_calls(c, calls, n, list);
 	size_t results = sizeof(int32_t) * ARRAY_SIZE(list);
 	size_t room = (results + max(store_room(in), in->site.gadget_pops) + 15) & ~15ul;
@@ -845,9 +846,7 @@ static int new_chain(struct chain *c, struct inject *in, struct thread *t)
 
 	if (!s)
 		return -ENOSPC;
-	if (in->process->stop_signal)
-		slot_keep_stopped(s, false);
-	s->bell |= s->idle;
+	s->bell |= BELL_IDLE;
 	c->in = in;
 	c->thread = t;
 	c->worker = (struct worker){ .engine = in->engine,

@@ -3,8 +3,8 @@
  * The stub: the only code of ours that ever runs in another task. It executes programs, arrays
  * of system calls (remote/abi.h), and sleeps on its bell between them.
  *
- * rbx = slot, r12 = call, r13d = index of the call, r9d = 1: it has slept since the last one. r14, r15
- * are the mark of threads that are not at home (arch.h) and stay. No stack is used until the way out.
+ * rbx = slot, r12 = call, r13d = index of the call, r9d = not 0: it was stopped in its sleep.
+ * r14, r15 are the mark of threads that are not at home (arch.h) and stay. No stack is used until the way out.
  * Position independent; copied into the region of the task.
  */
 #include <asm/unistd.h>
@@ -65,7 +65,8 @@ sleep:
 	mov	$__NR_futex, %eax
 	syscall
 	xor	%r8d, %r8d
-	mov	$1, %r9d
+	/* 0: rung. Else it began to sleep anew, after a stop, and the bell was another one by then. */
+	mov	%eax, %r9d
 	jmp	wait
 
 run:
