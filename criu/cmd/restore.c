@@ -23,6 +23,7 @@
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "files/locks.h"
+#include "files/tty.h"
 #include "files/memfd.h"
 #include "mem/aio.h"
 #include "mem/cow.h"
@@ -370,6 +371,7 @@ static int let_go(void *ctx)
 
 	if (run_actions(r, "pre-resume") < 0)
 		warn("the failure of stage pre-resume changes nothing");
+	ttys_take_own(r);
 	task_let_go(r, r->opts->leave_stopped);
 	files_forget_links(r);
 	r->stats.restore_us = now_us() - r->start_us;

@@ -74,9 +74,17 @@ static int become(uid_t uid, uid_t euid)
 	return syscall(SYS_setresuid, uid, euid, 0) < 0 ? -errno : 0;
 }
 
-static int set_owner(int fd, const FownEntry *e)
+/* The group of the root may be another one now, that of a shell job. */
+static pid_t owner_now(const struct restore *r, const FownEntry *e)
 {
-	const struct f_owner_ex owner = { .type = e->pid_type, .pid = e->pid };
+	bool is_of_root = e->pid_type == F_OWNER_PGRP && e->pid == r->tasks[0].image->pstree->pgid;
+
+	return is_of_root ? getpgid(r->tasks[0].pid) : (pid_t)e->pid;
+}
+
+static int set_owner(const struct restore *r, int fd, const FownEntry *e)
+{
+	const struct f_owner_ex owner = { .type = e->pid_type, .pid = owner_now(r, e) };
 	bool is_other = e->uid != getuid() || e->euid != geteuid();
 	int rc = is_other ? become(e->uid, e->euid) : 0;
 
@@ -90,14 +98,14 @@ static int set_owner(int fd, const FownEntry *e)
 	return rc;
 }
 
-static int restore_one(int fd, const FownEntry *e)
+static int restore_one(const struct restore *r, int fd, const FownEntry *e)
 {
 	int rc = 0;
 
 	if (e->signum && fcntl(fd, F_SETSIG, e->signum) < 0)
 		return fail(errno, "set the signal %u of a file", e->signum);
 	if (e->pid)
-		rc = set_owner(fd, e);
+		rc = set_owner(r, fd, e);
 	if (rc < 0)
 		return fail(-rc, "make pid %u the owner of a file (F_SETOWN)", e->pid);
 	return 0;
@@ -113,7 +121,7 @@ int fown_restore_all(struct restore *r)
 		const FownEntry *owner = c && c->fown ? c->fown(r, e) : NULL;
 
 		if (owner && r->file_fds[i] >= 0 && (owner->pid || owner->signum))
-			rc = restore_one(r->file_fds[i], owner);
+			rc = restore_one(r, r->file_fds[i], owner);
 	}
 	return rc;
 }

@@ -2,6 +2,7 @@
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -100,12 +101,21 @@ static struct restore_tty *pair_of(struct restore *r, uint32_t index)
 	return r->ttys = t;
 }
 
-/* The terminal that criu was started on. */
-static int open_own(const struct restore *r, const RegFileEntry *file)
+/* The terminal that criu was started on: a descriptor, or -1. */
+static int own_terminal(const struct restore *r)
 {
 	for (int fd = 0; fd < 3 && r->opts->shell_job; fd++)
 		if (isatty(fd))
-			return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+			return fd;
+	return -1;
+}
+
+static int open_own(const struct restore *r, const RegFileEntry *file)
+{
+	int fd = own_terminal(r);
+
+	if (fd >= 0)
+		return fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	return refuse(ENOTTY,
 		      "terminal %s: it belonged to a program outside of the tree; restore with "
 		      "--shell-job on a terminal, or give --inherit-fd",
@@ -381,6 +391,43 @@ int ttys_finish(struct restore *r, bool are_open)
 		own_close(&t->master);
 	r->ttys = NULL;
 	return rc;
+}
+
+/* What it is to the program; what the line needs stays as it is here. */
+static int take_settings(int own, const TermiosEntry *e)
+{
+	struct termios2 t, now;
+
+	fill_termios(e, &t);
+	if (ioctl(own, TCGETS2, &now) < 0)
+		return -errno;
+	t.c_cflag = now.c_cflag;
+	t.c_ispeed = now.c_ispeed;
+	t.c_ospeed = now.c_ospeed;
+	return ioctl(own, TCSETS2, &t) < 0 ? -errno : 0;
+}
+
+void ttys_take_own(const struct restore *r)
+{
+	int own = own_terminal(r);
+	struct winsize size;
+
+	if (own < 0 || tcgetpgrp(own) != getpgrp())
+		return;
+	for (size_t i = 0; i < r->snapshot.n_ttys; i++) {
+		const TtyInfoEntry *e = r->snapshot.ttys[i];
+
+		if (e->type != TTY_TYPE__PTY || !e->termios || end_of(r, e->pty->index, true))
+			continue;
+		if (take_settings(own, e->termios) < 0)
+			warn("the settings of the terminal are not those of the job: %s",
+			     strerror(errno));
+		/* All of the group are told, as if somebody had changed its window. */
+		if (e->winsize && ioctl(own, TIOCGWINSZ, &size) == 0 &&
+		    (size.ws_row != e->winsize->ws_row || size.ws_col != e->winsize->ws_col))
+			(void)kill(0, SIGWINCH);
+		return;
+	}
 }
 
 /* Any end will do: what a master is asked is done to its slave. */

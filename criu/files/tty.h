@@ -40,6 +40,11 @@ int ttys_write_images(struct dump *d);
 
 /* Puts settings in place if all ends are open, closes what only criu held. 0 or -errno. */
 int ttys_finish(struct restore *r, bool are_open);
+/*
+ * With --shell-job and in the foreground: the terminal of criu gets the settings that the job had,
+ * and the job is told of another window size.
+ */
+void ttys_take_own(const struct restore *r);
 /* The foreground group of that terminal, or 0. */
 uint32_t ttys_foreground(const struct restore *r, uint32_t sid);
 

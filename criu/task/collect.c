@@ -243,10 +243,12 @@ static void check_kinship(struct dump *d)
 	struct kin_tree tree = {
 		.tasks = tasks, .n = d->n_tasks, .outer_sid = KIN_NONE, .outer_pgid = KIN_NONE
 	};
+	bool is_job = d->opts->shell_job && !tree_find(&d->tree, root->stat.sid);
 	struct kin_plan plan;
 
 	for (size_t i = 0; i < d->n_tasks; i++) {
 		const struct dump_task *t = &d->tasks[i];
+		bool is_in_job = is_job && t->process->stat.pgid == root->stat.pgid;
 		int parent = find_parent(d, t->process, i ? max(tasks[i - 1].parent, 0) : 0);
 
 		d->tasks[i].parent = parent < 0 ? NULL : &d->tasks[parent];
@@ -254,20 +256,20 @@ static void check_kinship(struct dump *d)
 		tasks[i] = (struct kin_task){
 			.pid = t->pstree->pid,
 			.sid = t->pstree->sid,
-			.pgid = t->pstree->pgid,
+			.pgid = is_in_job ? KIN_JOB : t->pstree->pgid,
 			.parent = parent,
 			.shares_table =
 				parent >= 0 && t->ids->files_id == d->tasks[parent].ids->files_id,
 		};
 	}
-	if (d->opts->shell_job && !tree_find(&d->tree, root->stat.sid))
+	if (is_job) {
 		tree.outer_sid = root->stat.sid;
-	if (d->opts->shell_job && !tree_find(&d->tree, root->stat.pgid))
-		tree.outer_pgid = root->stat.pgid;
+		tree.outer_pgid = KIN_JOB;
+	}
 	if (kin_plan_make(&d->arena, &tree, &plan) < 0)
 		dump_block(d, "pid %u: it could not be restored (session %u, process group %u): %s",
-			   tasks[plan.blamed].pid, tasks[plan.blamed].sid, tasks[plan.blamed].pgid,
-			   plan.reason);
+			   tasks[plan.blamed].pid, tasks[plan.blamed].sid,
+			   d->tasks[plan.blamed].pstree->pgid, plan.reason);
 }
 
 int task_collect_tree(struct dump *d)

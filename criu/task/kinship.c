@@ -47,7 +47,11 @@ static struct restore_task *find(const struct restore *r, uint32_t pid)
 	return NULL;
 }
 
-/* With --shell-job the tree is in the session, and perhaps the group, of criu. */
+/*
+ * With --shell-job the tree is in the session of criu, and the group of the root is that of criu,
+ * even if its leader is in the tree: so it is what the shell has in the foreground, and what it is
+ * told of when Control-Z stops it.
+ */
 static bool is_outer_session(const struct restore *r, uint32_t id)
 {
 	return r->opts->shell_job && id == sid(&r->tasks[0]) && !find(r, id);
@@ -55,7 +59,7 @@ static bool is_outer_session(const struct restore *r, uint32_t id)
 
 static bool is_outer_group(const struct restore *r, uint32_t id)
 {
-	return r->opts->shell_job && id == pgid(&r->tasks[0]) && !find(r, id);
+	return id == pgid(&r->tasks[0]) && is_outer_session(r, sid(&r->tasks[0]));
 }
 
 /* ---- plan ---- */
@@ -96,7 +100,7 @@ static struct kin_tree make_tree(struct restore *r)
 		tasks[i] = (struct kin_task){
 			.pid = t->pid,
 			.sid = sid(t),
-			.pgid = pgid(t),
+			.pgid = is_outer_group(r, pgid(t)) ? KIN_JOB : pgid(t),
 			.parent = t->image->parent,
 			.shares_table = snapshot_shares_table(&r->snapshot, t->image),
 		};
@@ -105,7 +109,7 @@ static struct kin_tree make_tree(struct restore *r)
 		.tasks = tasks,
 		.n = r->n_tasks,
 		.outer_sid = is_outer_session(r, sid(root)) ? sid(root) : KIN_NONE,
-		.outer_pgid = is_outer_group(r, pgid(root)) ? pgid(root) : KIN_NONE,
+		.outer_pgid = is_outer_group(r, pgid(root)) ? KIN_JOB : KIN_NONE,
 	};
 }
 
