@@ -19,15 +19,16 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/bpfmap.h"
-#include "files/files.h"
 #include "files/epoll.h"
 #include "files/external.h"
+#include "files/files.h"
 #include "files/locks.h"
 #include "files/memfd.h"
 #include "files/pipe.h"
 #include "files/regular.h"
 #include "files/remap.h"
 #include "files/tty.h"
+#include "files/unknown.h"
 #include "proc/text.h"
 #include "sockets/sockets.h"
 
@@ -145,11 +146,11 @@ uint64_t probe_number(const struct fd_probe *p, const char *name, int base, uint
 /* 0 or -errno, not reported. */
 static int read_info(struct fd_probe *p)
 {
-	char path[32];
+	char path[TEXT_DEC_MAX];
 
 	free(p->lines);
 	p->lines = NULL;
-	snprintf(path, sizeof(path), "%d", p->fd);
+	text_put_dec(path, p->fd);
 	/* The kernel gives it as a whole: mostly one read is enough. */
 	p->lines = xmalloc(INFO_ROOM);
 	ssize_t len = read_small_at(p->info_dir, path, p->lines, INFO_ROOM);
@@ -211,10 +212,10 @@ static int open_places(const struct process *p, struct fd_places *ret)
 /* What there is to see of a descriptor from outside. 0 or -errno, not reported. */
 static int probe_fd(struct fd_probe *p, const struct fd_places *at)
 {
-	char name[32];
+	char name[TEXT_DEC_MAX];
 
 	p->info_dir = at->infos;
-	snprintf(name, sizeof(name), "%d", p->fd);
+	text_put_dec(name, p->fd);
 	ssize_t len = read_link_at(at->fds, name, p->link, sizeof(p->link));
 	if (len < 0)
 		return len;
@@ -257,8 +258,7 @@ static int dump_description(struct dump *d, struct fd_probe *p, FileEntry *e)
 		e->type = file_classes[i]->type;
 		return file_classes[i]->dump(d, p, e);
 	}
-	dump_block(d, "pid %d fd %d: %s: this kind of file cannot be dumped by this version",
-		   p->task->process->pid, p->fd, p->link);
+	unknown_block(d, p);
 	return 0;
 }
 

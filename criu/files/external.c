@@ -57,7 +57,7 @@ bool external_has(struct dump *d, const char *key)
 	return false;
 }
 
-static void file_key(const struct fd_probe *p, char *buf, size_t size)
+void external_file_key(const struct fd_probe *p, char *buf, size_t size)
 {
 	snprintf(buf, size, "file[%x:%lx]", p->info.mnt_id, (long)p->st.st_ino);
 }
@@ -68,7 +68,7 @@ bool external_has_file(struct dump *d, const struct fd_probe *p)
 
 	if (!d->opts->external.n)
 		return false;
-	file_key(p, key, sizeof(key));
+	external_file_key(p, key, sizeof(key));
 	return external_has(d, key);
 }
 
@@ -77,7 +77,7 @@ void external_dump_file(struct dump *d, const struct fd_probe *p, FileEntry *e)
 {
 	char name[65] = "/";
 
-	file_key(p, name + 1, sizeof(name) - 1);
+	external_file_key(p, name + 1, sizeof(name) - 1);
 	regular_name_entry(d, p, e);
 	e->reg->name = arena_strdup(&d->arena, name);
 	e->reg->has_ext = true;

@@ -14,6 +14,8 @@ int external_check(const struct options *o);
 /* Is this one of them? It counts as used then. */
 bool external_has(struct dump *d, const char *key);
 
+/* The name of a descriptor for that: file[MOUNT:INODE]. */
+void external_file_key(const struct fd_probe *p, char *buf, size_t size);
 /* A descriptor that is external by mount and inode, as file[MOUNT:INODE]. */
 bool external_has_file(struct dump *d, const struct fd_probe *p);
 void external_dump_file(struct dump *d, const struct fd_probe *p, FileEntry *e);

@@ -220,8 +220,8 @@ static void note_unreachable(struct dump *d, const char *who, const char *source
 	}
 }
 
-int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
-		  const struct stat *st, RegFileEntry *reg)
+/* True if no more has to be done: a restore finds it by its path. */
+static bool fill_entry(struct dump *d, const char *path, const struct stat *st, RegFileEntry *reg)
 {
 	reg->name = arena_strdup(&d->arena, path);
 	reg->has_mode = true;
@@ -230,15 +230,28 @@ int regular_entry(struct dump *d, const char *who, const char *path, const char 
 		reg->has_size = true;
 		reg->size = st->st_size;
 	}
+	return !task_of_path(path) && is_reachable(path, st);
+}
+
+static void fill_in_rest(struct dump *d, const char *who, const char *path, const char *source,
+			 const struct stat *st, RegFileEntry *reg)
+{
 	if (path[0] != '/') {
 		dump_block(d, "%s: %s is outside of what the tree can reach; it cannot be dumped",
 			   who, path);
 	} else if (task_of_path(path)) {
 		reg->has_size = false;
 		check_task_file(d, who, path, reg);
-	} else if (!is_reachable(path, st) && !evade(d, who, st, reg)) {
+	} else if (!evade(d, who, st, reg)) {
 		note_unreachable(d, who, source, st, reg);
 	}
+}
+
+int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
+		  const struct stat *st, RegFileEntry *reg)
+{
+	if (!fill_entry(d, path, st, reg))
+		fill_in_rest(d, who, path, source, st, reg);
 	return 0;
 }
 
@@ -279,12 +292,15 @@ int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	RegFileEntry *reg = new_part(d, e);
 	char who[64], source[64];
 
-	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
-	snprintf(source, sizeof(source), "/proc/%d/fd/%d", p->task->process->pid, p->fd);
 	reg->flags = probe_flags(p);
 	reg->pos = reg->flags & NO_POS_FLAGS ? 0 : p->info.pos;
 	reg->fown = fown_read(d, p);
-	return regular_entry(d, who, p->link, source, &p->st, reg);
+	if (fill_entry(d, p->link, &p->st, reg))
+		return 0;
+	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
+	snprintf(source, sizeof(source), "/proc/%d/fd/%d", p->task->process->pid, p->fd);
+	fill_in_rest(d, who, p->link, source, &p->st, reg);
+	return 0;
 }
 
 static int regular_check(const struct restore *r, const FileEntry *e)

@@ -55,6 +55,17 @@ const char *text_int(const char *p, int64_t *ret)
 	return p;
 }
 
+void text_put_dec(char buf[TEXT_DEC_MAX], uint64_t n)
+{
+	char digits[TEXT_DEC_MAX], *p = digits + sizeof(digits);
+
+	*--p = '\0';
+	do
+		*--p = '0' + n % 10;
+	while (n /= 10);
+	memcpy(buf, p, digits + sizeof(digits) - p);
+}
+
 const char *text_skip_blanks(const char *p)
 {
 	while (*p == ' ' || *p == '\t')

@@ -13,6 +13,10 @@ const char *text_dec(const char *p, uint64_t *ret);
 const char *text_oct(const char *p, uint64_t *ret);
 const char *text_int(const char *p, int64_t *ret); /* decimal with an optional minus sign */
 
+/* Writes n in decimal, ended by NUL: names of descriptors in /proc, a lot of them. */
+#define TEXT_DEC_MAX 21
+void text_put_dec(char buf[TEXT_DEC_MAX], uint64_t n);
+
 const char *text_skip_blanks(const char *p); /* spaces and tabs */
 
 /* If line is "name: value" returns value without leading blanks, else NULL. */

@@ -68,6 +68,18 @@ TEST(text, dec_is_read_up_to_64_bits)
 	expect_none(text_dec, "-1");
 }
 
+TEST(text, dec_is_written_up_to_64_bits)
+{
+	char buf[TEXT_DEC_MAX];
+
+	text_put_dec(buf, 0);
+	ASSERT(!strcmp(buf, "0"));
+	text_put_dec(buf, 1024);
+	ASSERT(!strcmp(buf, "1024"));
+	text_put_dec(buf, UINT64_MAX);
+	ASSERT(!strcmp(buf, "18446744073709551615"));
+}
+
 TEST(text, oct_is_read_up_to_64_bits)
 {
 	expect(text_oct, "0100002", 0100002, "");
