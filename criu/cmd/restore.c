@@ -372,6 +372,7 @@ static int let_go(void *ctx)
 	if (run_actions(r, "pre-resume") < 0)
 		warn("the failure of stage pre-resume changes nothing");
 	ttys_take_own(r);
+	files_close_all(r);
 	task_let_go(r, r->opts->leave_stopped);
 	files_forget_links(r);
 	r->stats.restore_us = now_us() - r->start_us;

@@ -154,6 +154,8 @@ int files_make_parents(struct restore *r, const char *path);
 /* Opens those that need the processes; they exist now. */
 int files_open_late(struct restore *r);
 
+/* The tasks have them all: criu, which may stay for long, keeps no end of a pipe open. */
+void files_close_all(struct restore *r);
 /* Removes what only the restore needed: links and files of deleted files. 0 or -errno, reported. */
 int files_clean_up(struct restore *r);
 /* Takes events that the restore itself has caused. */

@@ -243,6 +243,14 @@ int files_open_all(struct restore *r)
 	return rc;
 }
 
+void files_close_all(struct restore *r)
+{
+	for (size_t i = 0; i < r->snapshot.n_files; i++) {
+		own_close(&r->file_fds[i]);
+		r->file_fds[i] = -1;
+	}
+}
+
 int files_open_late(struct restore *r)
 {
 	int rc = 0;
