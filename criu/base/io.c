@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -133,6 +134,13 @@ ssize_t read_link_at(int dirfd, const char *path, char *buf, size_t size)
 		return -ENAMETOOLONG;
 	buf[n] = '\0';
 	return n;
+}
+
+bool shows_event(int fd, short event)
+{
+	struct pollfd p = { .fd = fd, .events = event };
+
+	return poll(&p, 1, 0) == 1 && p.revents & event;
 }
 
 int copy_fd_of(pid_t pid, int fd)

@@ -3,6 +3,7 @@
 #ifndef BASE_IO_H
 #define BASE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,6 +34,9 @@ ssize_t read_link_at(int dirfd, const char *path, char *buf, size_t size);
  * closes it; or -errno.
  */
 int copy_fd_of(pid_t pid, int fd);
+
+/* Does poll(2) show that event (POLLIN, POLLHUP, ...) right now? */
+bool shows_event(int fd, short event);
 
 /* Monotonic time in microseconds. */
 uint64_t now_us(void);

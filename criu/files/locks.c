@@ -249,7 +249,7 @@ static int take_signal(struct restore_task *t)
 		CALL(&p, "take the signal of a lease", SYS_rt_sigtimedwait, program_raddr(&p, mask),
 		     0, program_raddr(&p, time), sizeof(set))
 			->flags = CALL_MAY_FAIL;
-	rc = p.error ? p.error : program_run(&p);
+	rc = program_run(&p);
 	program_end(&p);
 	return rc;
 }
@@ -274,12 +274,12 @@ int locks_break_leases(struct restore *r)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < r->n_tasks; i++)
-		for (size_t j = 0; j < r->snapshot.n_locks && rc == 0; j++) {
-			const FileLockEntry *e = r->snapshot.locks[j];
+	for (size_t i = 0; i < r->snapshot.n_locks && rc == 0; i++) {
+		const FileLockEntry *e = r->snapshot.locks[i];
+		struct restore_task *t = e->has_breaking_to ? restore_find(r, e->pid) : NULL;
 
-			if (e->pid == r->tasks[i].pid && e->has_breaking_to)
-				rc = break_lease(&r->tasks[i], e);
-		}
+		if (t)
+			rc = break_lease(t, e);
+	}
 	return rc;
 }

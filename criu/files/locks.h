@@ -13,8 +13,10 @@ bool locks_have_lease(const struct dump *d, const struct stat *st);
 
 /* Adds to a program, when the descriptors are in place: the task takes its locks. */
 void locks_add(struct restore *r, const struct restore_task *t, struct program *p);
-/* When tasks have their locks, before their signals: leases that were being broken are so again. 0
- * or -errno. */
+/*
+ * When tasks have their locks, before their signals: leases that were being broken are so again.
+ * 0 or -errno.
+ */
 int locks_break_leases(struct restore *r);
 
 #endif

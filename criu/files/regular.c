@@ -233,6 +233,10 @@ static bool fill_entry(struct dump *d, const char *path, const struct stat *st, 
 	return !task_of_path(path) && is_reachable(path, st);
 }
 
+/*
+ * What follows from a path that leads elsewhere, or nowhere. source is a path in /proc that leads
+ * to the file whatever its name is by now; who names the object for a blocker.
+ */
 static void fill_in_rest(struct dump *d, const char *who, const char *path, const char *source,
 			 const struct stat *st, RegFileEntry *reg)
 {
@@ -245,14 +249,6 @@ static void fill_in_rest(struct dump *d, const char *who, const char *path, cons
 	} else if (!evade(d, who, st, reg)) {
 		note_unreachable(d, who, source, st, reg);
 	}
-}
-
-int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
-		  const struct stat *st, RegFileEntry *reg)
-{
-	if (!fill_entry(d, path, st, reg))
-		fill_in_rest(d, who, path, source, st, reg);
-	return 0;
 }
 
 static RegFileEntry *new_part(struct dump *d, FileEntry *e)
@@ -284,7 +280,9 @@ int regular_path_entry(struct dump *d, const char *who, const char *path, const 
 
 	reg->flags = flags;
 	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
-	return regular_entry(d, who, path, source, st, reg);
+	if (!fill_entry(d, path, st, reg))
+		fill_in_rest(d, who, path, source, st, reg);
+	return 0;
 }
 
 int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e)

@@ -8,13 +8,6 @@
 #include "model/dump.h"
 #include "model/restore.h"
 
-/*
- * Fills in what follows from the path as /proc shows it. source is a path in /proc that leads to
- * the file whatever its name is by now; who names the object for a blocker. 0 or -errno.
- */
-int regular_entry(struct dump *d, const char *who, const char *path, const char *source,
-		  const struct stat *st, RegFileEntry *reg);
-
 /* The entry of a file that is no descriptor: mapped, executed, a directory of a task. */
 int regular_path_entry(struct dump *d, const char *who, const char *path, const char *source,
 		       const struct stat *st, int flags, FileEntry *e);

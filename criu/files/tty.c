@@ -30,7 +30,6 @@ void tty_key_of(const TtyInfoEntry *info, char *buf, size_t size)
 struct restore_tty {
 	uint32_t index;
 	int master;
-	bool master_is_taken;
 	struct restore_tty *next;
 };
 
@@ -183,7 +182,7 @@ static int open_current(struct restore *r, const FileEntry *e, const TtyInfoEntr
 	struct call *call = CALL(&p, "open /dev/tty, its terminal", SYS_openat, AT_FDCWD,
 				 path ? program_raddr(&p, path) : 0,
 				 (e->tty->flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	rc = path ? program_run(&p) : p.error;
+	rc = program_run(&p);
 	int fd = rc < 0 ? rc : copy_fd_of(t->pid, call->ret);
 	program_end(&p);
 	return rc < 0 || fd >= 0 ? fd : fail(-fd, "pid %d: take its /dev/tty", t->pid);

@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
@@ -144,14 +145,6 @@ static bool is_hung_up(int fd)
 	return ioctl(fd, TCGETS2, &t) < 0 && errno == EIO;
 }
 
-/* All slaves were closed again. It is another thing if there never was one. */
-static bool has_no_slave(int master)
-{
-	struct pollfd p = { .fd = master };
-
-	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
-}
-
 static struct dump_tty *find(struct dump *d, uint32_t id)
 {
 	for (struct dump_tty *t = d->ttys; t; t = t->next)
@@ -190,6 +183,7 @@ static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t i
 {
 	struct dump_tty *t = arena_new(&d->arena, struct dump_tty);
 	TtyInfoEntry *e = MESSAGE(&d->arena, TtyInfoEntry, tty_info_entry);
+	bool is_master = tty_is_master(p->st.st_rdev);
 	char who[64];
 
 	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
@@ -208,11 +202,12 @@ static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t i
 				.who = arena_strdup(&d->arena, who),
 				.path = arena_strdup(&d->arena, p->link),
 				.dev = dev,
-				.is_master = tty_is_master(p->st.st_rdev),
-				.is_hung_up = !tty_is_master(p->st.st_rdev) && is_hung_up(p->copy),
-				.fd = tty_is_master(p->st.st_rdev) ? files_keep_fd(d, p->copy) : -1,
+				.is_master = is_master,
+				.is_hung_up = !is_master && is_hung_up(p->copy),
+				.fd = is_master ? files_keep_fd(d, p->copy) : -1,
 				.next = d->ttys };
-	e->slave_closed = e->has_slave_closed = t->is_master && has_no_slave(p->copy);
+	/* All slaves were closed again. It is another thing if there never was one. */
+	e->slave_closed = e->has_slave_closed = is_master && shows_event(p->copy, POLLHUP);
 	if (!t->is_hung_up)
 		read_settings(&d->arena, p->copy, e);
 	return d->ttys = t;
@@ -221,14 +216,15 @@ static struct dump_tty *add(struct dump *d, const struct fd_probe *p, uint32_t i
 int tty_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 {
 	TtyType type = type_of(&p->st);
+	bool is_master = tty_is_master(p->st.st_rdev);
 	uint32_t index = slave_index(&p->st), id;
 	FileEntry *file;
 
-	if (p->copy < 0 || (tty_is_master(p->st.st_rdev) && ioctl(p->copy, TIOCGPTN, &index) < 0))
+	if (p->copy < 0 || (is_master && ioctl(p->copy, TIOCGPTN, &index) < 0))
 		return fail(errno, "pid %d fd %d: %s: look at the terminal", p->task->process->pid,
 			    p->fd, p->link);
 	dev_t dev = real_device(p);
-	id = type == TTY_TYPE__PTY ? info_id(index, tty_is_master(p->st.st_rdev))
+	id = type == TTY_TYPE__PTY ? info_id(index, is_master)
 				   : device_id(type, type == TTY_TYPE__CTTY ? dev : p->st.st_rdev);
 	if (!find(d, id))
 		(void)add(d, p, id, type, dev);
@@ -330,12 +326,12 @@ int ttys_save_queues(struct dump *d)
 	int rc = 0;
 
 	for (struct dump_tty *t = d->ttys; t && rc == 0; t = t->next) {
-		struct dump_tty *slave = t->is_master ? find(d, t->info->id & ~1u) : NULL;
 		struct tty_queue none = { 0 };
 		int unread = 0;
 
 		if (!t->is_master || is_external(d, t))
 			continue;
+		struct dump_tty *slave = find(d, t->info->id & ~1u);
 		if (slave || t->info->slave_closed)
 			rc = tty_queues_copy(&d->arena, t->fd, t->who, &t->queue,
 					     slave ? &slave->queue : &none);

@@ -11,10 +11,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "model/snapshot.h"
 
-#define HELD_MAX 4095 /* bytes and marks that an end takes; more wait on their way to it */
+#define HELD_MAX                                                                                   \
+	4095 /* bytes and marks that an end takes; some 8 KiB more wait on their way to it */
 #define EOFS_MAX HELD_MAX
 #define NO_CHAR	 0 /* as a control character: there is none */
 
@@ -29,7 +32,7 @@ static const char *const obstacles[] = {
 
 struct copy {
 	uint32_t n, n_eof, eof_at[EOFS_MAX];
-	uint8_t data[TTY_QUEUE_MAX];
+	uint8_t data[TTY_DATA_MAX];
 };
 
 /* What criu and the process that copies share. */
@@ -189,20 +192,6 @@ static bool can_refill(void)
 	return fd >= 0 && ioctl(fd, TIOCSTI, &byte) == 0;
 }
 
-static bool is_readable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, 0) == 1 && p.revents & POLLIN;
-}
-
-static bool has_status(int master)
-{
-	struct pollfd p = { .fd = master, .events = POLLPRI };
-
-	return poll(&p, 1, 0) == 1 && p.revents & POLLPRI;
-}
-
 /*
  * One read, into what is left of the room; returns the bytes, of which a line or what is there is
  * taken. In packet mode each read starts with a byte that says what follows.
@@ -226,7 +215,7 @@ static ssize_t read_some(int fd, struct copy *c, bool is_packet)
 /* A line ends by its last character, or by an end-of-file that is not in it. */
 static int read_lines(int slave, const struct termios2 *t, struct copy *c)
 {
-	while (is_readable(slave)) {
+	while (shows_event(slave, POLLIN)) {
 		ssize_t n = read_some(slave, c, false);
 
 		if (n < 0)
@@ -241,7 +230,7 @@ static int read_all_of(int fd, struct copy *c, bool is_packet)
 {
 	ssize_t n = 1;
 
-	while (n > 0 && is_readable(fd))
+	while (n > 0 && shows_event(fd, POLLIN))
 		n = read_some(fd, c, is_packet);
 	return n < 0 ? n : 0;
 }
@@ -296,7 +285,7 @@ static int copy_pair(int master, struct copies *c)
 
 	if (!can_refill())
 		c->obstacle = OBSTACLE_TIOCSTI;
-	else if (has_status(master))
+	else if (shows_event(master, POLLPRI))
 		c->obstacle = OBSTACLE_STATUS;
 	if (c->obstacle)
 		return 0;

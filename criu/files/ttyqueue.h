@@ -12,9 +12,6 @@
 
 #include "base/arena.h"
 
-#define TTY_QUEUE_MAX                                                                              \
-	(128u << 10) /* bytes; an end holds 4 KiB, and 64 KiB are on their way to it */
-
 struct tty_queue {
 	const uint8_t *data;
 	size_t n;

@@ -8,6 +8,7 @@
 #include "base/own.h"
 #include "files/external.h"
 #include "files/unknown.h"
+#include "sockets/sockets.h"
 
 /* What the link in /proc starts with. Without advice another file may take its place. */
 static const struct {
@@ -57,10 +58,8 @@ static const struct {
 
 static const char *kind_of_socket(const struct fd_probe *p)
 {
-	int domain = -1;
-	socklen_t size = sizeof(domain);
+	int domain = socket_domain(p->copy);
 
-	(void)getsockopt(p->copy, SOL_SOCKET, SO_DOMAIN, &domain, &size);
 	for (size_t i = 0; i < ARRAY_SIZE(sockets); i++)
 		if (sockets[i].domain == domain)
 			return sockets[i].what;

@@ -8,13 +8,12 @@
 #include "mem/mem.h"
 #include "model/vma.h"
 
-#define PKRU_COMPONENT 9
-#define NOWHERE	       (1ull << 47) /* the kernel lets no mapping be there */
+#define NOWHERE (1ull << 47) /* the kernel lets no mapping be there */
 
 /* A key that is not allocated is found wrong before the mapping that is not there is missed. */
 void mem_ask_keys(const struct xstate_layout *l, struct program *p, struct keys_questions *q)
 {
-	if (!(l->features >> PKRU_COMPONENT & 1))
+	if (!(l->features >> XSTATE_PKRU & 1))
 		return;
 	for (int key = 1; key < KEYS_MAX; key++) {
 		q->key[key] = CALL(p, "look for a protection key", SYS_pkey_mprotect, NOWHERE,

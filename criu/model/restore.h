@@ -122,6 +122,15 @@ struct restore {
 	int images_fd;
 };
 
+/* The task with that pid, or NULL. */
+static inline struct restore_task *restore_find(const struct restore *r, uint32_t pid)
+{
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if ((uint32_t)r->tasks[i].pid == pid)
+			return &r->tasks[i];
+	return NULL;
+}
+
 /* Task or helper by its number: helpers are counted behind the tasks. */
 static inline struct restore_task *restore_node(struct restore *r, int i)
 {

@@ -21,7 +21,6 @@
 #define TASKS_MAX     100000
 #define NAME_MAX_     80	 /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
 #define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
-#define TTY_DATA_MAX  (64u << 10)
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {

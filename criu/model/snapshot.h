@@ -53,6 +53,9 @@ struct snapshot_bpfmap {
 
 #define SCM_RIGHTS_MAX 253 /* descriptors in one message: SCM_MAX_FD of the kernel */
 
+/* Bytes that wait at one end of a terminal: the kernel keeps some 12 KiB, more are no harm. */
+#define TTY_DATA_MAX (64u << 10)
+
 /* A message that waits in a socket. */
 struct snapshot_packet {
 	SkPacketEntry *entry;

@@ -34,6 +34,8 @@ struct xstate_layout {
 	uint64_t features;	       /* that the CPU and the kernel have; bit N is component N */
 	uint16_t offset[20], size[20]; /* of the components from 2 on */
 };
+#define XSTATE_PKRU 9 /* the component with the rights of protection keys */
+
 void xstate_layout_read(struct xstate_layout *ret);
 
 /* Registers of a stopped thread. Return 0 or -errno. */

@@ -204,7 +204,7 @@ uint64_t program_raddr(const struct program *p, const void *local)
 static int ring(struct slot *s)
 {
 	/* bell &= ~idle; wake one sleeper of bell; the comparison is for a second word */
-	unsigned bit = s->idle == BELL_IDLE ? 31 : 30;
+	unsigned bit = __builtin_ctz(s->idle);
 	unsigned op =
 		FUTEX_OP((FUTEX_OP_ANDN | FUTEX_OP_OPARG_SHIFT | 0u), bit, FUTEX_OP_CMP_EQ, 0);
 

@@ -15,10 +15,9 @@
 
 struct restore_task *author_find(const struct restore *r, uint32_t pid)
 {
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if ((uint32_t)r->tasks[i].pid == pid && !r->tasks[i].is_zombie)
-			return &r->tasks[i];
-	return NULL;
+	struct restore_task *t = restore_find(r, pid);
+
+	return t && !t->is_zombie ? t : NULL;
 }
 
 static int begin(struct program *p, const struct author *a)

@@ -16,6 +16,9 @@ int sockets_finish(struct restore *r);
 /* Removes the files of sockets again, for a restore that fails. */
 void sockets_undo(struct restore *r);
 
+/* Its family (AF_UNIX, ...), or -1. */
+int socket_domain(int fd);
+
 /* An entry that only names a socket outside of the tree. */
 bool socket_is_outside(const FileEntry *e);
 

@@ -70,7 +70,7 @@ static struct dump_sockets *state(struct dump *d)
 	return d->sockets = s;
 }
 
-static int domain_of(int fd)
+int socket_domain(int fd)
 {
 	int domain = -1;
 	socklen_t len = sizeof(domain);
@@ -81,7 +81,7 @@ static int domain_of(int fd)
 static bool unix_match(const struct fd_probe *p)
 {
 	return S_ISSOCK(p->st.st_mode) && !strncmp(p->link, "socket:[", 8) && p->copy >= 0 &&
-	       domain_of(p->copy) == AF_UNIX;
+	       socket_domain(p->copy) == AF_UNIX;
 }
 
 static void put_perms(struct arena *a, UnixSkEntry *e, const struct stat *st)

@@ -28,8 +28,8 @@ struct kin_tree {
 
 /* Not 0: so a session or group is called whose leader is in another pid namespace. */
 #define KIN_NONE UINT32_MAX
-#define KIN_JOB                                                                                    \
-	(UINT32_MAX - 1) /* as a group: that of criu, whatever the number of its leader was */
+/* As a group: that of criu, whatever the number of its leader was. */
+#define KIN_JOB	 (UINT32_MAX - 1)
 
 enum kin_call { KIN_FORK, KIN_SETSID, KIN_SETPGID, KIN_SUBREAPER, KIN_END };
 

@@ -39,14 +39,6 @@ static uint32_t pgid(const struct restore_task *t)
 	return t->image->pstree->pgid;
 }
 
-static struct restore_task *find(const struct restore *r, uint32_t pid)
-{
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if ((uint32_t)r->tasks[i].pid == pid)
-			return &r->tasks[i];
-	return NULL;
-}
-
 /*
  * With --shell-job the tree is in the session of criu, and the group of the root is that of criu,
  * even if its leader is in the tree: so it is what the shell has in the foreground, and what it is
@@ -54,7 +46,7 @@ static struct restore_task *find(const struct restore *r, uint32_t pid)
  */
 static bool is_outer_session(const struct restore *r, uint32_t id)
 {
-	return r->opts->shell_job && id == sid(&r->tasks[0]) && !find(r, id);
+	return r->opts->shell_job && id == sid(&r->tasks[0]) && !restore_find(r, id);
 }
 
 static bool is_outer_group(const struct restore *r, uint32_t id)
@@ -93,6 +85,7 @@ static struct kin_tree make_tree(struct restore *r)
 {
 	struct kin_task *tasks = arena_array(&r->arena, struct kin_task, r->n_tasks);
 	const struct restore_task *root = &r->tasks[0];
+	bool is_job = is_outer_session(r, sid(root));
 
 	for (size_t i = 0; i < r->n_tasks; i++) {
 		const struct restore_task *t = &r->tasks[i];
@@ -100,7 +93,7 @@ static struct kin_tree make_tree(struct restore *r)
 		tasks[i] = (struct kin_task){
 			.pid = t->pid,
 			.sid = sid(t),
-			.pgid = is_outer_group(r, pgid(t)) ? KIN_JOB : pgid(t),
+			.pgid = is_job && pgid(t) == pgid(root) ? KIN_JOB : pgid(t),
 			.parent = t->image->parent,
 			.shares_table = snapshot_shares_table(&r->snapshot, t->image),
 		};
@@ -108,8 +101,8 @@ static struct kin_tree make_tree(struct restore *r)
 	return (struct kin_tree){
 		.tasks = tasks,
 		.n = r->n_tasks,
-		.outer_sid = is_outer_session(r, sid(root)) ? sid(root) : KIN_NONE,
-		.outer_pgid = is_outer_group(r, pgid(root)) ? KIN_JOB : KIN_NONE,
+		.outer_sid = is_job ? sid(root) : KIN_NONE,
+		.outer_pgid = is_job ? KIN_JOB : KIN_NONE,
 	};
 }
 

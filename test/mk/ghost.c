@@ -266,7 +266,6 @@ static int read_extents(int fd, struct extent *list)
 
 static void read_state(struct ghost *g)
 {
-
 	if (fstat(g->fd, &g->st) < 0)
 		bad_errno(g->what);
 	/* nobody can open a file by its name with this flag */

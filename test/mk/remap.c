@@ -78,7 +78,6 @@ static void drop(const char *path)
 
 static void read_state(struct open_file *f)
 {
-
 	if (fstat(f->fd, &f->st) < 0)
 		bad_errno(f->name);
 	f->status = fcntl(f->fd, F_GETFL);

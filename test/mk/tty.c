@@ -396,7 +396,6 @@ static void make_session(void)
 
 static void read_state(struct end *e)
 {
-
 	fstat(e->fd, &e->st);
 	e->status = fcntl(e->fd, F_GETFL);
 	e->fd_flags = fcntl(e->fd, F_GETFD);

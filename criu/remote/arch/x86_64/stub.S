@@ -4,7 +4,8 @@
  * of system calls (remote/abi.h), and sleeps on its bell between them.
  *
  * rbx = slot, r12 = call, r13d = index of the call, r9d = not 0: it was stopped in its sleep.
- * r14, r15 are the mark of threads that are not at home (arch.h) and stay. No stack is used until the way out.
+ * r14, r15 are the mark of threads that are not at home (arch.h) and stay. No stack is used until
+ * the way out.
  * Position independent; copied into the region of the task.
  */
 #include <asm/unistd.h>

@@ -32,7 +32,7 @@ static const struct component components[] = {
 	{ 5, "AVX-512 mask registers", REPEATED(opmask_reg),  8, 8 },
 	{ 6, "AVX-512 upper halves",  REPEATED(zmm_upper),    8, 64 },
 	{ 7, "AVX-512 upper registers", REPEATED(hi16_zmm),   8, 128 },
-	{ 9, "protection keys",	      REPEATED(pkru),	      4, 2 },
+	{ XSTATE_PKRU, "protection keys",	      REPEATED(pkru),	      4, 2 },
 };
 /* clang-format on */
 
@@ -202,14 +202,13 @@ static const char *component_name(uint64_t missing)
 	return "an extended register set";
 }
 
-#define PKRU_BIT  9
 #define PKRU_INIT 0x55555554u /* with which Linux starts programs: no key but 0 */
 
 static bool is_initial(const struct component *c, const void *data)
 {
 	const uint32_t *words = data;
 
-	if (c->bit == PKRU_BIT && words[0] == PKRU_INIT)
+	if (c->bit == XSTATE_PKRU && words[0] == PKRU_INIT)
 		return true;
 	for (size_t i = 0; i < c->elem_size * c->count / sizeof(*words); i++)
 		if (words[i])
@@ -261,8 +260,7 @@ bool registers_are_compat(const CoreEntry *core)
 	return info && info->gpregs->has_mode && info->gpregs->mode == USER_X86_REGS_MODE__COMPAT;
 }
 
-/* The kernel's own, one of thread-local storage, or a local one. With another the task cannot run.
- */
+/* The kernel's own, one of thread-local storage, or a local one: with another no task can run. */
 static bool is_stack_segment(const ThreadInfoX86 *info)
 {
 	uint64_t ss = info->gpregs->ss;
