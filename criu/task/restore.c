@@ -581,9 +581,15 @@ static bool kill_those(const struct restore_task *tasks, size_t n)
 void task_kill_all(struct restore *r)
 {
 	bool any = kill_those(r->tasks, r->n_tasks);
+	int status;
+	pid_t pid;
 
 	any = kill_those(r->helpers, r->n_helpers) || any;
-	/* criu has no other children and tracees than these. */
-	while (any && (waitpid(-1, NULL, __WALL) >= 0 || errno == EINTR))
-		;
+	/*
+	 * criu has no other children and tracees than these. One that was being created when criu
+	 * gave up is not known yet: it comes to a stop as soon as it exists.
+	 */
+	while (any && ((pid = waitpid(-1, &status, __WALL)) >= 0 || errno == EINTR))
+		if (pid > 0 && WIFSTOPPED(status))
+			(void)kill(pid, SIGKILL);
 }

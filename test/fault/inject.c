@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Runs a program under ptrace(2) and meddles with one of its system calls:
- *   inject [-o FILE] [-l FILE] [-f CALL:N:ERRNO | -s SIGNAL:N | -x N:SHELL-COMMAND] COMMAND...
+ *   inject [-o FILE] [-l FILE] [-f CALL:N:ERRNO | -c CALL:N:SIGNAL | -s SIGNAL:N | -x N:SHELL-COMMAND] COMMAND...
  * -f  the Nth call of that number is not made, and gives ERRNO instead
+ * -c  the signal comes before the Nth call of that number
  * -s  the signal comes at the Nth stop, of all calls: before the call (even N) or behind it
  * -x  the command is run then, while the program waits
  * -l  where to write the numbers of all calls, in their order
@@ -42,7 +43,7 @@ struct thread {
 static struct thread threads[THREADS_MAX];
 static int n_threads;
 static pid_t program;
-static long fail_call = -1, fail_at, fail_errno;
+static long chosen_call = -1, chosen_at, fail_errno;
 static long signal_number, stop_at = -1;
 static const char *command;
 static FILE *list;
@@ -103,10 +104,15 @@ static void before_call(struct thread *t)
 	if (list)
 		fprintf(list, "%ld %ld\n", nr, nr == SYS_ptrace ? (long)regs.rdi : (long)regs.rsi);
 	meddle_at_stop(&regs);
-	if (nr != fail_call || seen[nr]++ != fail_at || is_done)
+	if (nr != chosen_call || seen[nr]++ != chosen_at || is_done)
 		return;
 	hit = regs;
-	is_done = t->is_failing = true;
+	is_done = true;
+	if (signal_number) {
+		(void)kill(program, signal_number);
+		return;
+	}
+	t->is_failing = true;
 	regs.orig_rax = -1;
 	(void)ptrace(PTRACE_SETREGS, t->tid, NULL, &regs);
 }
@@ -121,7 +127,7 @@ static void after_call(struct thread *t)
 		return;
 	t->is_failing = false;
 	/* This one gives what is the end of the heap, whatever goes wrong. */
-	regs.rax = fail_call == SYS_brk ? 0 : -fail_errno;
+	regs.rax = chosen_call == SYS_brk ? 0 : -fail_errno;
 	(void)ptrace(PTRACE_SETREGS, t->tid, NULL, &regs);
 }
 
@@ -225,7 +231,7 @@ int main(int argc, char **argv)
 	char *end;
 	int c;
 
-	while ((c = getopt(argc, argv, "+o:l:f:s:x:")) >= 0) {
+	while ((c = getopt(argc, argv, "+o:l:f:c:s:x:")) >= 0) {
 		switch (c) {
 		case 'o':
 			out = fopen(optarg, "we");
@@ -234,9 +240,14 @@ int main(int argc, char **argv)
 			list = fopen(optarg, "we");
 			break;
 		case 'f':
-			fail_call = number(optarg, &end);
-			fail_at = number(end, &end);
+			chosen_call = number(optarg, &end);
+			chosen_at = number(end, &end);
 			fail_errno = number(end, &end);
+			break;
+		case 'c':
+			chosen_call = number(optarg, &end);
+			chosen_at = number(end, &end);
+			signal_number = number(end, &end);
 			break;
 		case 's':
 			signal_number = number(optarg, &end);
