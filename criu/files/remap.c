@@ -25,10 +25,7 @@
 #include "files/dead.h"
 #include "files/files.h"
 #include "files/remap.h"
-
-#ifndef RENAME_EXCHANGE
-#define RENAME_EXCHANGE 2
-#endif
+#include "proc/text.h"
 
 #define CHUNKS_FROM 12288 /* bytes; smaller files are in one piece, as the format has it */
 #define CHUNK_MAX   (1u << 20)
@@ -470,9 +467,14 @@ int files_make_parents(struct restore *r, const char *path)
 	return 0;
 }
 
+static int rename_how(const char *a, const char *b, unsigned how)
+{
+	return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, how) < 0 ? -errno : 0;
+}
+
 static int exchange(const char *a, const char *b)
 {
-	return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
+	return rename_how(a, b, RENAME_EXCHANGE);
 }
 
 static bool is_same_file(const char *a, const char *b)
@@ -505,24 +507,56 @@ static void undo_killed_open(const char *source, const char *path, uint32_t rema
 		(void)rename(spare, path);
 }
 
-/* The same for a directory, which goes to its place itself: its name may be another one's now. */
-static void undo_killed_move(const char *ghost, const char *path)
+/*
+ * A directory has no second name: it goes to its old place itself, where it looks like any other.
+ * Until it is removed there a link beside it tells its inode, in case that criu is killed.
+ */
+static void name_of_note(char name[PATH_MAX + 32], const char *path, uint32_t id)
 {
-	if (rmdir(ghost) == 0 || errno == ENOENT)
+	snprintf(name, PATH_MAX + 32, "%s.cr.%x.moved", path, id);
+}
+
+static void make_note(const char *note, const char *ghost)
+{
+	struct stat st;
+	char ino[24];
+
+	if (lstat(ghost, &st) < 0)
 		return;
-	if (rename(ghost, path) < 0 && exchange(ghost, path) == 0)
-		(void)rmdir(ghost);
+	snprintf(ino, sizeof(ino), "%lu", st.st_ino);
+	(void)symlink(ino, note);
+}
+
+static bool is_noted(const char *note, const char *path)
+{
+	struct stat st;
+	uint64_t ino;
+	char text[24];
+
+	return read_link_at(AT_FDCWD, note, text, sizeof(text)) > 0 && text_dec(text, &ino) &&
+	       lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == ino;
+}
+
+/* The directory that had the name may have got that of the ghost for it. */
+static void undo_killed_move(const char *note, const char *ghost, const char *path)
+{
+	bool is_in_place = is_noted(note, path);
+
+	(void)rmdir(is_in_place && exchange(ghost, path) < 0 ? path : ghost);
+	(void)unlink(note);
 }
 
 static void remove_killed_ghost(struct snapshot_ghost *g, const char *name, const char *path)
 {
+	char note[PATH_MAX + 32];
 	struct stat st;
 
-	if (lstat(name, &st) < 0)
+	name_of_note(note, path, g->id);
+	if (lstat(name, &st) < 0 && lstat(note, &st) < 0)
 		return;
 	warn("file %s: a restore that was killed has left it; it is made anew", name);
 	if (S_ISDIR(g->entry->mode)) {
-		undo_killed_move(name, path);
+		undo_killed_move(note, name, path);
 		return;
 	}
 	undo_killed_open(name, path, g->id);
@@ -563,12 +597,16 @@ static struct snapshot_ghost *ghost_of(struct restore *r, uint32_t id)
 	return NULL;
 }
 
-/* A directory has no second name: the ghost itself goes to the old place, and is then no more. */
+/* The ghost itself goes to the old place, and is then no more. */
 static int move_dir(const char *ghost, const char *path)
 {
-	if (mkdir(path, 0700) < 0)
+	int rc = rename_how(ghost, path, RENAME_NOREPLACE);
+
+	if (rc != -EINVAL && rc != -ENOSYS)
+		return rc;
+	if (mkdir(path, 0700) < 0) /* such a file system cannot */
 		return -errno;
-	int rc = rename(ghost, path) < 0 ? -errno : 0;
+	rc = rename(ghost, path) < 0 ? -errno : 0;
 	if (rc < 0)
 		(void)rmdir(path);
 	return rc;
@@ -596,8 +634,8 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
-static int open_dir(struct restore *r, struct snapshot_ghost *g, const char *path, int flags,
-		    off_t pos)
+static int open_moved(struct restore *r, struct snapshot_ghost *g, const char *path, int flags,
+		      off_t pos)
 {
 	int rc = move_dir(g->path, path);
 
@@ -615,6 +653,18 @@ static int open_dir(struct restore *r, struct snapshot_ghost *g, const char *pat
 		return -errno;
 	}
 	return rc < 0 ? rc : take_fd(&fd);
+}
+
+static int open_dir(struct restore *r, struct snapshot_ghost *g, const char *path, int flags,
+		    off_t pos)
+{
+	char note[PATH_MAX + 32];
+
+	name_of_note(note, path, g->id);
+	make_note(note, g->path);
+	int rc = open_moved(r, g, path, flags, pos);
+	(void)unlink(note);
+	return rc;
 }
 
 static int open_file(struct restore *r, const char *source, const char *path, uint32_t remap_id,

@@ -66,6 +66,12 @@ int tracee_mem(pid_t pid)
 	return fd < 0 ? fail(errno, "open %s", path) : fd;
 }
 
+/* A file of /proc/PID says so of a process that was reaped. */
+static bool is_gone(int rc)
+{
+	return rc == -ENOENT || rc == -ESRCH;
+}
+
 /* A zombie answers PTRACE_SEIZE with EPERM, like a task that we have no right to. */
 static bool has_ended(struct process *p, pid_t tid)
 {
@@ -73,8 +79,8 @@ static bool has_ended(struct process *p, pid_t tid)
 	char path[64];
 
 	snprintf(path, sizeof(path), "task/%d/stat", tid);
-	return proc_stat_read_at(p->proc_fd, path, &stat) < 0 || stat.state == 'Z' ||
-	       stat.state == 'X';
+	int rc = proc_stat_read_at(p->proc_fd, path, &stat);
+	return is_gone(rc) || (rc == 0 && (stat.state == 'Z' || stat.state == 'X'));
 }
 
 static int why_not_seized(struct process *p, pid_t tid, int err)
@@ -377,7 +383,7 @@ static int stop_threads(struct tree *tree, struct process *p)
 	int *tids;
 	int rc = proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n);
 
-	if (rc == -ENOENT || rc == -ESRCH)
+	if (is_gone(rc))
 		return 0;
 	if (rc < 0)
 		return fail(-rc, "pid %d: list threads", p->pid);
@@ -404,27 +410,27 @@ struct process *tree_find(const struct tree *tree, pid_t pid)
 	return NULL;
 }
 
+/* Returns 1; or 0 if it ended and was reaped, which is an error only for the root. */
 static int add_process(struct tree *tree, struct process *parent, pid_t pid)
 {
 	if (pid == getpid())
 		return refuse(EINVAL,
 			      "pid %d is criu itself; it cannot be in the tree that it dumps", pid);
-	int fd = proc_open(pid);
-	if (fd < 0 && parent)
-		return 0; /* it ended and was reaped */
-	if (fd < 0)
-		return refuse(ESRCH, "pid %d: no such process", pid);
+	autoclose int fd = proc_open(pid);
+	struct proc_stat stat;
+	int rc = fd < 0 ? fd : proc_stat_read(fd, &stat);
+	if (is_gone(rc))
+		return parent ? 0 : refuse(ESRCH, "pid %d: no such process", pid);
+	if (rc < 0)
+		return fail(-rc, "pid %d: look at it in /proc", pid);
 
 	struct process *p = arena_new(tree->arena, struct process);
 	p->pid = pid;
 	p->parent = parent;
-	p->proc_fd = fd;
+	p->stat = stat;
+	p->proc_fd = take_fd(&fd);
 	p->mem_fd = -1;
 	*ARENA_PUSH(tree->arena, tree->processes, tree->n) = p;
-
-	int rc = proc_stat_read(p->proc_fd, &p->stat);
-	if (rc < 0)
-		return fail(-rc, "pid %d: read stat", pid);
 	if (p->stat.flags & PF_KTHREAD)
 		return refuse(EINVAL, "pid %d (%s) is a thread of the kernel", pid, p->stat.comm);
 	return 1;
@@ -435,7 +441,10 @@ static int check_leader_alive(struct tree *tree, struct process *p)
 	size_t n;
 	int *tids;
 
-	if (proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n) == 0 && n > 1)
+	int rc = proc_numbers(p->proc_fd, "task", tree->arena, &tids, &n);
+	if (rc < 0 && !is_gone(rc))
+		return fail(-rc, "pid %d: list threads", p->pid);
+	if (rc == 0 && n > 1)
 		return refuse(EOPNOTSUPP,
 			      "pid %d (%s): its leader thread has exited while %zu others run on; "
 			      "this cannot be dumped",
@@ -456,8 +465,10 @@ static int stop_process(struct tree *tree, struct process *p)
 		return rc;
 	/* Only now is what /proc says true for good. */
 	rc = proc_stat_read(p->proc_fd, &now);
-	if (rc < 0)
+	if (is_gone(rc))
 		return 0;
+	if (rc < 0)
+		return fail(-rc, "pid %d: read stat", p->pid);
 	p->stat = now;
 	p->is_zombie = now.state == 'Z' || now.state == 'X';
 	if (p->is_zombie) {
