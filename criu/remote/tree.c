@@ -597,10 +597,13 @@ static void release(struct engine *e, struct thread *t)
 
 void tracee_reap(pid_t tid)
 {
-	int status;
+	int status = 0;
+	pid_t got;
 
-	while (waitpid(tid, &status, __WALL) >= 0 && WIFSTOPPED(status))
-		;
+	/* Whoever is left is in the way of those who come after: nothing but its absence counts. */
+	do {
+		got = waitpid(tid, &status, __WALL);
+	} while (got < 0 ? errno != ECHILD : WIFSTOPPED(status));
 }
 
 /*
