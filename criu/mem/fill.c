@@ -131,11 +131,16 @@ static int write_memory(struct fill *f, const struct piece *p, void *data)
 	return 0;
 }
 
+/*
+ * A page may be there against all expectation: while huge pages are allowed for a moment
+ * (mem/huge.c) khugepaged may make one of a place with holes. Such a page is written to.
+ */
 static int copy_by_uffd(struct fill *f, const struct piece *p, void *data)
 {
 	uint64_t pos = 0;
+	int rc = 0;
 
-	while (pos < p->size) {
+	while (pos < p->size && rc == 0) {
 		struct uffdio_copy c = {
 			.dst = p->addr + pos,
 			.src = (uint64_t)data + pos,
@@ -145,11 +150,18 @@ static int copy_by_uffd(struct fill *f, const struct piece *p, void *data)
 
 		if (ioctl(f->t->uffd, UFFDIO_COPY, &c) == 0)
 			return 0;
-		if (errno != EAGAIN)
-			return -errno;
-		pos += c.copy > 0 ? c.copy : 0;
+		if (errno == EAGAIN) {
+			pos += c.copy > 0 ? c.copy : 0;
+		} else if (errno == EEXIST) {
+			struct piece page = { .addr = p->addr + pos, .size = PAGE_SIZE_ };
+
+			rc = write_memory(f, &page, (uint8_t *)data + pos);
+			pos += PAGE_SIZE_;
+		} else {
+			rc = -errno;
+		}
 	}
-	return 0;
+	return rc;
 }
 
 static int fill_piece(struct fill *f, const struct piece *p, void *buffer, const char **what)
@@ -229,9 +241,10 @@ static int register_uffd(struct fill *f)
 
 	if (ioctl(f->t->uffd, UFFDIO_API, &api) < 0)
 		return fail(errno, "pid %d: start its userfaultfd", f->t->pid);
+	uint64_t watched = 0; /* up to here */
 	size_t v = 0;
 	for (size_t i = 0; i < f->n_pieces; i++) {
-		if (!f->pieces[i].by_uffd || (i && f->pieces[i].addr < f->vmas[v]->end))
+		if (!f->pieces[i].by_uffd || f->pieces[i].addr < watched)
 			continue;
 		while (f->vmas[v]->end <= f->pieces[i].addr)
 			v++;
@@ -242,6 +255,7 @@ static int register_uffd(struct fill *f)
 		if (ioctl(f->t->uffd, UFFDIO_REGISTER, &reg) < 0)
 			return fail(errno, "pid %d: watch %#lx-%#lx by userfaultfd", f->t->pid,
 				    (long)f->vmas[v]->start, (long)f->vmas[v]->end);
+		watched = f->vmas[v]->end;
 	}
 	return 0;
 }

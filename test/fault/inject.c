@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Runs a program under ptrace(2) and meddles with one of its system calls:
- *   inject [-o FILE] [-l FILE] [-f CALL:N:ERRNO | -c CALL:N:SIGNAL | -s SIGNAL:N | -x N:SHELL-COMMAND] COMMAND...
+ *   inject [-o FILE] [-l FILE] [-f CALL:N:ERRNO | -c CALL:N:SIGNAL | -e CALL:N:SHELL-COMMAND |
+ *          -s SIGNAL:N | -x N:SHELL-COMMAND] COMMAND...
  * -f  the Nth call of that number is not made, and gives ERRNO instead
  * -c  the signal comes before the Nth call of that number
+ * -e  the command is run then, while the program waits
  * -s  the signal comes at the Nth stop, of all calls: before the call (even N) or behind it
- * -x  the command is run then, while the program waits
+ * -x  the command is run at that stop
  * -l  where to write the numbers of all calls, in their order
  * -o  where to write "hit" or "missed", and how the program ended
  * Calls are counted from the first geteuid on: that is where criu's main begins. Threads of the
@@ -80,16 +82,20 @@ static void get(pid_t tid, struct user_regs_struct *regs)
 	(void)ptrace(PTRACE_GETREGS, tid, NULL, regs);
 }
 
-static void meddle_at_stop(const struct user_regs_struct *regs)
+static void meddle(const struct user_regs_struct *regs)
 {
-	if (!has_begun || stops++ != stop_at)
-		return;
 	hit = *regs;
 	is_done = true;
 	if (signal_number)
 		(void)kill(program, signal_number);
 	if (command && system(command) < 0)
 		die("system");
+}
+
+static void count_stop(const struct user_regs_struct *regs)
+{
+	if (has_begun && stops++ == stop_at)
+		meddle(regs);
 }
 
 static void before_call(struct thread *t)
@@ -103,15 +109,12 @@ static void before_call(struct thread *t)
 		return;
 	if (list)
 		fprintf(list, "%ld %ld\n", nr, nr == SYS_ptrace ? (long)regs.rdi : (long)regs.rsi);
-	meddle_at_stop(&regs);
+	count_stop(&regs);
 	if (nr != chosen_call || seen[nr]++ != chosen_at || is_done)
 		return;
-	hit = regs;
-	is_done = true;
-	if (signal_number) {
-		(void)kill(program, signal_number);
+	meddle(&regs);
+	if (!fail_errno)
 		return;
-	}
 	t->is_failing = true;
 	regs.orig_rax = -1;
 	(void)ptrace(PTRACE_SETREGS, t->tid, NULL, &regs);
@@ -122,7 +125,7 @@ static void after_call(struct thread *t)
 	struct user_regs_struct regs;
 
 	get(t->tid, &regs);
-	meddle_at_stop(&regs);
+	count_stop(&regs);
 	if (!t->is_failing)
 		return;
 	t->is_failing = false;
@@ -231,7 +234,7 @@ int main(int argc, char **argv)
 	char *end;
 	int c;
 
-	while ((c = getopt(argc, argv, "+o:l:f:c:s:x:")) >= 0) {
+	while ((c = getopt(argc, argv, "+o:l:f:c:e:s:x:")) >= 0) {
 		switch (c) {
 		case 'o':
 			out = fopen(optarg, "we");
@@ -248,6 +251,11 @@ int main(int argc, char **argv)
 			chosen_call = number(optarg, &end);
 			chosen_at = number(end, &end);
 			signal_number = number(end, &end);
+			break;
+		case 'e':
+			chosen_call = number(optarg, &end);
+			chosen_at = number(end, &end);
+			command = end;
 			break;
 		case 's':
 			signal_number = number(optarg, &end);
