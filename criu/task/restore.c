@@ -307,7 +307,7 @@ static int let_stop(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-static bool is_stopped(const struct restore_task *t)
+bool task_is_stopped(const struct restore_task *t)
 {
 	return t->image->cores[0]->tc->task_state == TASK_STATE_STOPPED;
 }
@@ -321,7 +321,7 @@ int task_bury_zombies(struct restore *r)
 		if (r->tasks[i].is_zombie)
 			rc = let_die(r, &r->tasks[i]);
 	for (size_t i = 0; i < r->n_tasks && rc == 0; i++)
-		if (!r->tasks[i].is_zombie && is_stopped(&r->tasks[i]))
+		if (!r->tasks[i].is_zombie && task_is_stopped(&r->tasks[i]))
 			rc = let_stop(r, &r->tasks[i]);
 	return rc;
 }
@@ -545,25 +545,6 @@ int task_set_registers(struct restore *r, struct restore_task *t)
 	return rc;
 }
 
-void task_let_go(struct restore *r, bool stop)
-{
-	/* The commit point: from here on our death kills nobody. */
-	for (size_t i = 0; i < r->n_tasks; i++)
-		for (size_t j = 0; j < r->tasks[i].n_threads && !r->tasks[i].is_gone; j++)
-			(void)ptrace(PTRACE_SETOPTIONS, r->tasks[i].threads[j].tid, NULL, 0);
-	for (size_t i = r->n_tasks; i-- > 0;) {
-		struct restore_task *t = &r->tasks[i];
-
-		if (t->is_gone)
-			continue;
-		if (stop && !is_stopped(t))
-			(void)kill(t->pid, SIGSTOP);
-		for (size_t j = t->n_threads; j-- > 0;)
-			if (ptrace(PTRACE_DETACH, t->threads[j].tid, NULL, NULL) < 0)
-				warn("pid %d: detach: %s", t->threads[j].tid, strerror(errno));
-	}
-}
-
 /* Those that are stopped first, as at the end of a dump (remote/tree.c). */
 static bool kill_those(const struct restore_task *tasks, size_t n)
 {
@@ -572,7 +553,7 @@ static bool kill_those(const struct restore_task *tasks, size_t n)
 	for (int stopped = 1; stopped >= 0; stopped--)
 		for (size_t i = 0; i < n; i++)
 			if (tasks[i].threads[0].exists && !tasks[i].is_gone &&
-			    (tasks[i].image && !tasks[i].is_zombie && is_stopped(&tasks[i])) ==
+			    (tasks[i].image && !tasks[i].is_zombie && task_is_stopped(&tasks[i])) ==
 				    stopped)
 				any = kill(tasks[i].pid, SIGKILL) == 0 || any;
 	return any;

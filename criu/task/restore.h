@@ -29,6 +29,9 @@ int task_interrupt(struct restore *r, struct restore_task *t);
 /* Waits until they are stopped, takes the region away and sets their registers. */
 int task_set_registers(struct restore *r, struct restore_task *t);
 
+/* It is to be stopped, as it was. */
+bool task_is_stopped(const struct restore_task *t);
+
 /* Lets all go: from here on nothing can fail. stop: leave them stopped. */
 void task_let_go(struct restore *r, bool stop);
 
