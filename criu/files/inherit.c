@@ -78,8 +78,11 @@ int inherit_parse(struct restore *r)
 int inherit_move(struct restore *r)
 {
 	for (size_t i = 0; i < r->n_inherit; i++) {
-		int fd = files_own_number(r, fcntl(r->inherit[i].fd, F_DUPFD_CLOEXEC, 0));
+		int fd = fcntl(r->inherit[i].fd, F_DUPFD_CLOEXEC, 0);
 
+		fd = fd < 0 ? fail(errno, "--inherit-fd %s: duplicate the descriptor",
+				   r->inherit[i].key)
+			    : files_own_number(r, fd);
 		if (fd < 0)
 			return fd;
 		r->inherit[i].fd = fd;

@@ -485,6 +485,16 @@ static bool is_same_file(const char *a, const char *b)
 	       x.st_ino == y.st_ino;
 }
 
+/* Where nobody else has taken the name meanwhile. */
+static int rename_back(const char *from, const char *to)
+{
+	int rc = rename_how(from, to, RENAME_NOREPLACE);
+
+	if (rc == -EINVAL || rc == -ENOSYS)
+		rc = rename(from, to) < 0 ? -errno : 0;
+	return rc;
+}
+
 static void spare_name(char name[PATH_MAX + 32], const char *path, uint32_t remap_id)
 {
 	snprintf(name, PATH_MAX + 32, "%s.cr.%x.tmp", path, remap_id);
@@ -501,10 +511,15 @@ static void undo_killed_open(const char *source, const char *path, uint32_t rema
 	struct stat st;
 
 	spare_name(spare, path, remap_id);
-	if (is_same_file(spare, source))
+	if (lstat(spare, &st) < 0)
+		return;
+	if (is_same_file(spare, source)) {
 		(void)unlink(spare);
-	else if (is_same_file(path, source) && lstat(spare, &st) == 0)
-		(void)rename(spare, path);
+		return;
+	}
+	if (is_same_file(path, source))
+		(void)unlink(path);
+	(void)rename_back(spare, path);
 }
 
 /*
@@ -537,12 +552,17 @@ static bool is_noted(const char *note, const char *path)
 	       lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == ino;
 }
 
-/* The directory that had the name may have got that of the ghost for it. */
+/* Who had the name may have got that of the ghost for it. */
 static void undo_killed_move(const char *note, const char *ghost, const char *path)
 {
-	bool is_in_place = is_noted(note, path);
+	struct stat st;
 
-	(void)rmdir(is_in_place && exchange(ghost, path) < 0 ? path : ghost);
+	if (is_noted(note, path))
+		(void)rmdir(exchange(ghost, path) < 0 ? path : ghost);
+	else if (lstat(note, &st) < 0 || is_noted(note, ghost))
+		(void)rmdir(ghost);
+	else
+		(void)rename_how(ghost, path, RENAME_NOREPLACE);
 	(void)unlink(note);
 }
 
@@ -627,10 +647,11 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	}
 	autoclose int fd = open(path, flags);
 	rc = fd < 0 ? -errno : 0;
-	if (rename(spare, path) < 0) { /* a file cannot be renamed over a directory */
-		(void)exchange(spare, path);
-		(void)(is_dir ? rmdir(spare) : unlink(spare));
-	}
+	if (rename(spare, path) == 0)
+		return rc < 0 ? rc : take_fd(&fd);
+	/* A file cannot be renamed over a directory, nor that over a file. */
+	int gone = (is_dir ? rmdir(path) : unlink(path)) < 0 ? -errno : rename_back(spare, path);
+	rc = rc < 0 ? rc : gone;
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
@@ -663,7 +684,8 @@ static int open_dir(struct restore *r, struct snapshot_ghost *g, const char *pat
 	name_of_note(note, path, g->id);
 	make_note(note, g->path);
 	int rc = open_moved(r, g, path, flags, pos);
-	(void)unlink(note);
+	if (unlink(note) < 0 && errno != ENOENT)
+		note_name(r, note);
 	return rc;
 }
 
@@ -720,9 +742,14 @@ static int make_nameless(struct restore *r, struct snapshot_ghost *g, uint32_t i
 		return rc;
 	nearest_folder(e->name, dir);
 	int flags = O_TMPFILE | (e->flags & (O_ACCMODE | O_SYNC | O_DSYNC)) | O_CLOEXEC;
-	int fd = files_own_number(r, open(dir, flags, 0600));
-	if (fd < 0) /* not every file system can */
+	int fd = open(dir, flags, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) /* not every file system can */
 		return 0;
+	if (fd < 0)
+		return -errno;
+	fd = files_own_number(r, fd);
+	if (fd < 0)
+		return fd;
 	g->kept_fd = fd + 1;
 	g->nameless = e;
 	rc = write_content(g, fd);
@@ -740,6 +767,19 @@ static int open_kept(const struct snapshot_ghost *g, const RegFileEntry *e, int 
 		return fail(g->nameless == e ? errno : -fd, "file %s: open the deleted file again",
 			    e->name);
 	return flags & O_PATH ? fd : file_finish(fd, e->flags, e->name);
+}
+
+/* Returns the descriptor. */
+static int keep(struct restore *r, struct snapshot_ghost *g, int fd)
+{
+	autoclose int opened = fd;
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	kept = kept < 0 ? -errno : files_own_number(r, kept);
+	if (kept < 0)
+		return kept;
+	g->kept_fd = kept + 1;
+	return take_fd(&opened);
 }
 
 /* The kernel itself opens a file of the process that has the number. */
@@ -800,7 +840,7 @@ int remap_open(struct restore *r, const RemapFilePathEntry *remap, const RegFile
 	if (is_dir && (rc >= 0 || access(g->path, F_OK) < 0))
 		g->path = NULL;
 	if (is_dir && rc >= 0)
-		g->kept_fd = files_own_number(r, fcntl(rc, F_DUPFD_CLOEXEC, 0)) + 1;
+		rc = keep(r, g, rc);
 	return rc < 0 ? fail(-rc, "file %s: open the deleted file again", e->name) : rc;
 }
 

@@ -831,10 +831,11 @@ static int make_some_pairs(struct restore *r, struct restore_unix **list, size_t
 	int rc = author_make_pairs(&author, types, n, fds);
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		struct restore_unix *u = list[i];
+		int other = files_own_number(r, fds[i][1]);
 
 		u->fd = files_own_number(r, fds[i][0]);
-		*(is_mutual(u) ? &u->peer->fd : &u->spare) = files_own_number(r, fds[i][1]);
-		rc = u->fd < 0 ? u->fd : 0;
+		*(is_mutual(u) ? &u->peer->fd : &u->spare) = other;
+		rc = u->fd < 0 ? u->fd : min(other, 0);
 		if (rc == 0 && u->e->type == SOCK_DGRAM)
 			rc = bind_name(r, u);
 		if (rc == 0 && u->e->type == SOCK_DGRAM && is_mutual(u))

@@ -19,7 +19,7 @@
 
 #include "mk.h"
 
-#define MAX_GHOSTS	24
+#define MAX_GHOSTS	32
 #define MAX_EXTENTS	8
 #define MAX_NAMES	32
 #define UNIT		65536L	/* data and holes are as large as any file system asks for */
@@ -55,6 +55,16 @@ static int plain, again, reader, doubled, mapped = -1, dead_dir, dead_link, fifo
 static int old_file, new_file;
 static char *map_shared, *map_private;
 static bool has_xattr;
+static struct heir {
+	const char *name;
+	int was_dir, is_dir;
+	int old, new;		/* descriptors */
+} heirs[] = {
+	{ "file-then-directory", 0, 1, -1, -1 },
+	{ "directory-then-file", 1, 0, -1, -1 },
+	{ "directory-then-directory", 1, 1, -1, -1 },
+	{ NULL, 0, 0, -1, -1 },
+};
 static char names[MAX_NAMES][64];
 static int nr_names;
 
@@ -247,6 +257,30 @@ static void make_replaced(void)
 	write_at(new_file, 0, 1500, 12);
 }
 
+static int make_one(const char *name, int is_dir)
+{
+	if (!is_dir)
+		return create(name);
+	if (mkdir(dir_path(name), 0700) < 0)
+		die("mkdir %s: %s", name, strerror(errno));
+	return open(dir_path(name), O_RDONLY | O_DIRECTORY);
+}
+
+/* What took the name may be of another kind. */
+static void make_heirs(void)
+{
+	struct heir *h;
+
+	for (h = heirs; h->name; h++) {
+		h->old = make_one(h->name, h->was_dir);
+		remember(h->name, h->old);
+		if ((h->was_dir ? rmdir : unlink)(dir_path(h->name)) < 0)
+			die("remove %s: %s", h->name, strerror(errno));
+		h->new = make_one(h->name, h->is_dir);
+		remember(h->name, h->new)->how = HAS_NAME;
+	}
+}
+
 /* ---- what there is ---- */
 
 /* Where the data is; whatever lies between is a hole. O_PATH and directories have none. */
@@ -305,6 +339,7 @@ static void make(void)
 	if (param_long("parents"))
 		make_below_removed();
 	make_replaced();
+	make_heirs();
 	for (i = 0; i < nr_ghosts; i++)
 		read_state(&ghosts[i]);
 	nr_names = list_names(names);
@@ -324,7 +359,7 @@ static void check_stat(const struct ghost *g, const struct stat *now)
 {
 	const struct stat *st = &g->st;
 
-	same(g, "links", g->how & HAS_NAME ? 1 : 0, now->st_nlink);
+	same(g, "links", g->how & HAS_NAME ? st->st_nlink : 0, now->st_nlink);
 	same(g, "mode", st->st_mode, now->st_mode);
 	same(g, "uid", st->st_uid, now->st_uid);
 	same(g, "gid", st->st_gid, now->st_gid);
@@ -521,6 +556,20 @@ static void check_replaced(void)
 		bad("the deleted file and the one that took its name are one");
 }
 
+static void check_heirs(void)
+{
+	struct heir *h;
+	struct stat st = { 0 };
+
+	for (h = heirs; h->name; h++) {
+		if (lstat(dir_path(h->name), &st) < 0)
+			bad_errno(h->name);
+		same_long(h->name, st.st_ino, inode(h->new));
+		if (inode(h->old) == inode(h->new))
+			bad("%s: what is deleted and what took its name are one", h->name);
+	}
+}
+
 static void check(void)
 {
 	int i;
@@ -534,6 +583,7 @@ static void check(void)
 	check_others();
 	check_xattr();
 	check_replaced();
+	check_heirs();
 	check_names();
 }
 
