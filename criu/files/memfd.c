@@ -85,7 +85,10 @@ static int add(struct dump *d, const char *who, const char *path, const char *so
 		e->hugetlb_flag = MFD_HUGETLB | __builtin_ctzl(fs.f_bsize) << MFD_HUGE_SHIFT;
 		e->shmid = e->inode_id = huge_id(d);
 	}
-	e->seals = max(fcntl(fd, F_GET_SEALS), 0);
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 && errno != EINVAL) /* what is no memfd has none */
+		return fail(errno, "%s: read the seals of %s", who, path);
+	e->seals = max(seals, 0);
 	e->has_mode = true;
 	e->mode = st->st_mode;
 	*m = (struct dump_memfd){ .dev = st->st_dev,

@@ -34,20 +34,25 @@ static const struct number {
 };
 
 /* Not every kernel, nor every kind of socket, has all options. */
-static int get(int fd, int option, void *value, socklen_t len)
+static bool is_missing(int err)
 {
-	if (getsockopt(fd, SOL_SOCKET, option, value, &len) == 0 || errno == ENOPROTOOPT ||
-	    errno == EOPNOTSUPP)
-		return 0;
-	return -errno;
+	return err == ENOPROTOOPT || err == EOPNOTSUPP;
 }
 
-static int get_number(int fd, int option, int fallback)
+static int get(int fd, int option, void *value, socklen_t len)
 {
-	int value = 0;
-	socklen_t len = sizeof(value);
+	return getsockopt(fd, SOL_SOCKET, option, value, &len) == 0 || is_missing(errno) ? 0
+											 : -errno;
+}
 
-	return getsockopt(fd, SOL_SOCKET, option, &value, &len) < 0 ? fallback : value;
+/* What the socket has already is not for everybody to set. */
+static bool is_to_be_set(int fd, int option, int value)
+{
+	int now = 0;
+	socklen_t len = sizeof(now);
+
+	return getsockopt(fd, SOL_SOCKET, option, &now, &len) == 0 ? now != value
+								   : !is_missing(errno);
 }
 
 static void put(SkOptsEntry *e, const struct number *n, int value)
@@ -97,7 +102,7 @@ int socket_options_read(struct arena *a, int fd, SkOptsEntry **ret)
 		int value = 0;
 
 		rc = get(fd, numbers[i].option, &value, sizeof(value));
-		if (value > 0)
+		if (value)
 			put(e, &numbers[i], value);
 	}
 	if (linger.l_onoff) {
@@ -118,7 +123,7 @@ static int set_buffer(int fd, int option, int force, uint32_t value)
 {
 	int half = value / 2;
 
-	if (!value || get_number(fd, option, 0) == (int)value)
+	if (!value || !is_to_be_set(fd, option, value))
 		return 0;
 	return set(fd, force, &half, sizeof(half)) == 0 ? 0 : set(fd, option, &half, sizeof(half));
 }
@@ -147,7 +152,7 @@ int socket_options_set(int fd, const SkOptsEntry *e)
 	for (size_t i = 0; i < ARRAY_SIZE(numbers) && rc == 0; i++) {
 		int value = has(e, &numbers[i]) ? value_of(e, &numbers[i]) : 0;
 
-		if (value && get_number(fd, numbers[i].option, value) != value)
+		if (value && is_to_be_set(fd, numbers[i].option, value))
 			rc = set(fd, numbers[i].option, &value, sizeof(value));
 	}
 	if (rc == 0 && e->has_so_linger) {

@@ -199,13 +199,20 @@ static void put_credentials(struct dump *d, const struct fd_probe *p, UnixSkEntr
 }
 
 /* That of a peer that is gone is known nowhere else. */
-static void put_peer_name(struct dump *d, UnixSkEntry *e, int fd)
+static void put_peer_name(struct dump *d, const struct fd_probe *p, UnixSkEntry *e)
 {
 	struct sockaddr_un addr;
 	socklen_t len = sizeof(addr);
 
-	if (e->peer || e->state != UNIX_ESTABLISHED ||
-	    getpeername(fd, (struct sockaddr *)&addr, &len) < 0 || len <= sizeof(sa_family_t))
+	if (e->peer || e->state != UNIX_ESTABLISHED)
+		return;
+	if (getpeername(p->copy, (struct sockaddr *)&addr, &len) < 0) {
+		if (errno != ENOTCONN)
+			dump_block(d, "pid %d fd %d: %s: the name of its peer: %s",
+				   p->task->process->pid, p->fd, p->link, strerror(errno));
+		return;
+	}
+	if (len <= sizeof(sa_family_t))
 		return;
 	e->has_peer_name = true;
 	e->peer_name.len = min(len, (socklen_t)sizeof(addr)) - sizeof(sa_family_t);
@@ -218,11 +225,11 @@ static void check_rest(struct dump *d, const struct fd_probe *p)
 	socklen_t filter = 0;
 	char byte;
 
-	if (getsockopt(p->copy, SOL_SOCKET, SO_GET_FILTER, NULL, &filter) == 0 && filter)
-		dump_block(d,
-			   "pid %d fd %d: %s: a filter is attached to the socket; this cannot be "
-			   "dumped",
-			   p->task->process->pid, p->fd, p->link);
+	int rc = getsockopt(p->copy, SOL_SOCKET, SO_GET_FILTER, NULL, &filter);
+	if ((rc < 0 && errno != ENOPROTOOPT) || filter)
+		dump_block(d, "pid %d fd %d: %s: %s", p->task->process->pid, p->fd, p->link,
+			   filter ? "a filter is attached to the socket; this cannot be dumped"
+				  : strerror(errno));
 	if (recv(p->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1)
 		dump_block(d,
 			   "pid %d fd %d: %s: urgent data (MSG_OOB) waits in the socket; this "
@@ -260,7 +267,7 @@ static int unix_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	if (u->info->name_len && u->info->name[0])
 		put_file(d, p, e->usk);
 	put_credentials(d, p, e->usk);
-	put_peer_name(d, e->usk, p->copy);
+	put_peer_name(d, p, e->usk);
 	check_rest(d, p);
 	u->entry = e->usk;
 	u->pid = p->task->process->pid;
@@ -389,8 +396,8 @@ static int peek_all(struct dump *d, struct dump_sockets *s, const struct dump_un
 			return min(rc, 0);
 		s->n_packets = n;
 	}
-	(void)getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &len);
-	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_start, sizeof(from_start)) < 0)
+	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &len) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_start, sizeof(from_start)) < 0)
 		return fail(errno, "pid %d fd %d: look into its queue (SO_PEEK_OFF)", u->pid,
 			    u->fd);
 	do {
