@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@
 #include "mem/mem.h"
 #include "mem/shared.h"
 #include "model/vma.h"
+#include "proc/maps.h"
+#include "proc/task.h"
 
 #define FILL_CHUNK (256u << 10)
 
@@ -34,6 +37,7 @@ struct shared_use {
 
 struct dump_shared {
 	uint64_t id;
+	dev_t dev;
 	uint64_t size;
 	uint64_t mapped;	/* where the last mapping of it ends */
 	bool is_private;	/* no mapping of it is shared: the file is empty */
@@ -89,11 +93,48 @@ static int add_segment(struct dump *d, const struct shared_use *u, size_t n)
 	}
 	*ARENA_PUSH(&d->arena, d->shared, d->n_shared) =
 		(struct dump_shared){ .id = u->e->shmid,
+				      .dev = st.st_dev,
 				      .size = st.st_size,
 				      .mapped = mapped,
 				      .is_private = is_private,
 				      .user = *u };
 	return 0;
+}
+
+static const struct dump_shared *segment_of(const struct dump *d, const struct mapping *m)
+{
+	for (size_t i = 0; m->shared && m->ino && i < d->n_shared; i++)
+		if (d->shared[i].id == m->ino &&
+		    d->shared[i].dev == makedev(m->dev_major, m->dev_minor))
+			return &d->shared[i];
+	return NULL;
+}
+
+/*
+ * Memory that somebody outside of the tree has, too, is two after a restore. Nothing tells who has
+ * it, but it comes from a process to its children: the parent of the tree is looked at.
+ */
+static void warn_of_outside(struct dump *d)
+{
+	const struct process *root = d->n_shared ? d->shared[0].user.t->process : NULL;
+	while (root && root->parent)
+		root = root->parent;
+	pid_t parent = root ? root->stat.ppid : 0;
+	autoclose int proc = parent ? proc_open(parent) : -1;
+	struct proc_stat stat;
+	struct maps maps;
+
+	if (proc < 0 || proc_stat_read(proc, &stat) < 0 ||
+	    maps_read(proc, "maps", &d->arena, &maps) < 0)
+		return; /* gone, or not for us to see */
+	for (size_t i = 0; i < maps.n; i++) {
+		const struct dump_shared *s = segment_of(d, &maps.m[i]);
+
+		if (s)
+			warn("pid %d: its shared memory at %#lx is also mapped by pid %d (%s), "
+			     "outside of the tree; once restored, each has its own",
+			     s->user.t->process->pid, (long)s->user.e->start, parent, stat.comm);
+	}
 }
 
 int mem_collect_shared(struct dump *d)
@@ -109,6 +150,8 @@ int mem_collect_shared(struct dump *d)
 			;
 		rc = add_segment(d, u, n);
 	}
+	if (rc == 0)
+		warn_of_outside(d);
 	return rc;
 }
 
