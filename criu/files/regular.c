@@ -201,7 +201,7 @@ static bool is_huge(const char *source)
 
 /* Not even its own path leads to it. */
 static void note_unreachable(struct dump *d, const char *who, const char *source,
-			     const struct stat *st, RegFileEntry *reg)
+			     const struct stat *st, RegFileEntry *reg, bool is_mapped)
 {
 	struct stat now;
 
@@ -216,7 +216,7 @@ static void note_unreachable(struct dump *d, const char *who, const char *source
 			   reg->name);
 	} else {
 		text_cut_deleted(reg->name);
-		remap_note(d, who, source, st, reg);
+		remap_note(d, who, source, st, reg, is_mapped);
 	}
 }
 
@@ -238,7 +238,7 @@ static bool fill_entry(struct dump *d, const char *path, const struct stat *st, 
  * to the file whatever its name is by now; who names the object for a blocker.
  */
 static void fill_in_rest(struct dump *d, const char *who, const char *path, const char *source,
-			 const struct stat *st, RegFileEntry *reg)
+			 const struct stat *st, RegFileEntry *reg, bool is_mapped)
 {
 	if (path[0] != '/') {
 		dump_block(d, "%s: %s is outside of what the tree can reach; it cannot be dumped",
@@ -247,7 +247,7 @@ static void fill_in_rest(struct dump *d, const char *who, const char *path, cons
 		reg->has_size = false;
 		check_task_file(d, who, path, reg);
 	} else if (!evade(d, who, st, reg)) {
-		note_unreachable(d, who, source, st, reg);
+		note_unreachable(d, who, source, st, reg, is_mapped);
 	}
 }
 
@@ -281,7 +281,7 @@ int regular_path_entry(struct dump *d, const char *who, const char *path, const 
 	reg->flags = flags;
 	reg->fown = MESSAGE(&d->arena, FownEntry, fown_entry);
 	if (!fill_entry(d, path, st, reg))
-		fill_in_rest(d, who, path, source, st, reg);
+		fill_in_rest(d, who, path, source, st, reg, true);
 	return 0;
 }
 
@@ -297,7 +297,7 @@ int regular_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 		return 0;
 	snprintf(who, sizeof(who), "pid %d fd %d", p->task->process->pid, p->fd);
 	snprintf(source, sizeof(source), "/proc/%d/fd/%d", p->task->process->pid, p->fd);
-	fill_in_rest(d, who, p->link, source, &p->st, reg);
+	fill_in_rest(d, who, p->link, source, &p->st, reg, false);
 	return 0;
 }
 

@@ -70,17 +70,19 @@ static struct dump_remap *find(struct dump *d, const struct stat *st)
 }
 
 static bool is_too_large(struct dump *d, const char *who, const RegFileEntry *reg,
-			 const struct stat *st)
+			 const struct stat *st, bool is_mapped)
 {
 	uint64_t size = (uint64_t)st->st_blocks * BLOCK_SIZE;
 
-	if (!S_ISREG(st->st_mode) || size <= d->opts->ghost_limit)
+	if (!S_ISREG(st->st_mode) || size <= d->opts->ghost_limit ||
+	    (is_mapped && d->opts->embed_files))
 		return false;
 	dump_block(
 		d,
 		"%s: %s was deleted and has %llu bytes, more than --ghost-limit allows to put into "
-		"images; to do so give --ghost-limit %llu",
-		who, reg->name, (unsigned long long)size, (unsigned long long)size);
+		"images; to do so give %s--ghost-limit %llu",
+		who, reg->name, (unsigned long long)size, is_mapped ? "--embed-files, or " : "",
+		(unsigned long long)size);
 	return true;
 }
 
@@ -123,11 +125,11 @@ static RegFileEntry *add_link_entry(struct dump *d, const RegFileEntry *reg)
 }
 
 static struct dump_remap *add(struct dump *d, const char *who, const char *source,
-			      const struct stat *st, const RegFileEntry *reg)
+			      const struct stat *st, const RegFileEntry *reg, bool is_mapped)
 {
 	bool is_ghost = st->st_nlink == 0;
 
-	if (is_ghost && is_too_large(d, who, reg, st))
+	if (is_ghost && is_too_large(d, who, reg, st, is_mapped))
 		return NULL;
 	if (!is_ghost && S_ISDIR(st->st_mode)) {
 		dump_block(d,
@@ -179,7 +181,7 @@ static void add_entry(struct dump *d, const RegFileEntry *reg, uint32_t remap_id
 }
 
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
-		RegFileEntry *reg)
+		RegFileEntry *reg, bool is_mapped)
 {
 	struct dump_remap *m = find(d, st);
 
@@ -188,7 +190,7 @@ void remap_note(struct dump *d, const char *who, const char *source, const struc
 		return;
 	}
 	if (!m)
-		m = add(d, who, source, st, reg);
+		m = add(d, who, source, st, reg, is_mapped);
 	if (!m)
 		return;
 	add_entry(d, reg, m->id, m->is_ghost ? REMAP_TYPE__GHOST : REMAP_TYPE__LINKED);

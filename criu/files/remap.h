@@ -15,10 +15,11 @@
 
 /*
  * Notes that the file of entry reg (name set) has to be remapped, or adds a blocker. source is a
- * path in /proc that leads to the file; who names the object.
+ * path in /proc that leads to the file; who names the object. is_mapped: it is a program, a library
+ * or data that a task has mapped.
  */
 void remap_note(struct dump *d, const char *who, const char *source, const struct stat *st,
-		RegFileEntry *reg);
+		RegFileEntry *reg, bool is_mapped);
 
 /* Notes that a file is one of a process that has ended. */
 void remap_note_process(struct dump *d, pid_t pid, const RegFileEntry *reg);

@@ -76,6 +76,7 @@ struct options {
 	bool link_remap;
 	bool file_locks;
 	uint64_t ghost_limit; /* bytes */
+	bool embed_files;
 	struct option_list inherit_fd;
 	struct option_list ext_unix_sk; /* NULL: given without a number */
 	struct option_list external;
