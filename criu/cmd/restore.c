@@ -35,6 +35,7 @@
 #include "task/registers.h"
 #include "task/restore.h"
 #include "task/timers.h"
+#include "task/usual.h"
 
 #define REGION_BASE (8u << 20) /* for programs and their data; only what is used costs memory */
 
@@ -205,6 +206,7 @@ static int create_tree(void *ctx)
 	struct restore *r = ctx;
 	uint64_t start = now_us();
 
+	usual_make();
 	cow_unify(r);
 	cow_plan(r);
 	int rc = task_create_all(r);

@@ -53,6 +53,7 @@ struct abi_rseq_configuration {
 
 /* Linux 5.6, 6.3, 6.4 */
 #define ABI_PR_SET_IO_FLUSHER 57
+#define ABI_PR_GET_IO_FLUSHER 58
 #define ABI_PR_SET_MDWE	      65
 #define ABI_PR_GET_MDWE	      66
 

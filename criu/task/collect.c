@@ -69,22 +69,27 @@ TaskKobjIdsEntry *task_own_ids(struct arena *a)
 	return make_ids(a, 0);
 }
 
-static void read_ns_links(int dir, char links[][NS_LINK_MAX])
+static int read_ns_links(int dir, char links[][NS_LINK_MAX])
 {
 	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
 		char path[32];
 
 		snprintf(path, sizeof(path), "ns/%s", namespaces[i]);
-		if (read_link_at(dir, path, links[i], NS_LINK_MAX) < 0)
-			links[i][0] = '\0'; /* the kernel has no such namespace */
+		links[i][0] = '\0';
+		int rc = min(read_link_at(dir, path, links[i], NS_LINK_MAX), (ssize_t)0);
+		if (rc < 0 && rc != -ENOENT) /* the kernel has no such namespace */
+			return fail(-rc, "read the link %s in /proc", path);
 	}
+	return 0;
 }
 
-static void check_namespaces(struct dump *d, struct process *p)
+static int check_namespaces(struct dump *d, struct process *p)
 {
 	char links[NS_KINDS][NS_LINK_MAX];
 
-	read_ns_links(p->proc_fd, links);
+	int rc = read_ns_links(p->proc_fd, links);
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
 		if (strcmp(links[i], d->own_namespaces[i]))
 			dump_block(d,
@@ -92,6 +97,7 @@ static void check_namespaces(struct dump *d, struct process *p)
 				   "be dumped "
 				   "by this version",
 				   p->pid, namespaces[i], links[i]);
+	return 0;
 }
 
 /* What clone(2) may leave shared between two processes. */
@@ -200,20 +206,23 @@ static PstreeEntry *make_pstree(struct arena *a, const struct process *p)
 	return e;
 }
 
-static void add_task(struct dump *d, struct dump_task *t, struct process *p)
+static int add_task(struct dump *d, struct dump_task *t, struct process *p)
 {
 	t->process = p;
 	t->pstree = make_pstree(&d->arena, p);
 	t->ids = make_ids(&d->arena, p->pid);
 	check_session(d, p);
 	if (p->is_zombie)
-		return;
+		return 0;
 	check_sharing(d, t);
-	check_namespaces(d, p);
+	int rc = check_namespaces(d, p);
+	if (rc < 0)
+		return rc;
 	t->threads = arena_array(&d->arena, struct dump_thread, p->n_threads);
 	t->n_threads = p->n_threads;
 	for (size_t i = 0; i < p->n_threads; i++)
 		t->threads[i].thread = &p->threads[i];
+	return 0;
 }
 
 int task_note_own_namespaces(struct dump *d)
@@ -222,8 +231,7 @@ int task_note_own_namespaces(struct dump *d)
 
 	if (self < 0)
 		return fail(errno, "open /proc/self");
-	read_ns_links(self, d->own_namespaces);
-	return 0;
+	return read_ns_links(self, d->own_namespaces);
 }
 
 /* Mostly the parent of the task before, or a later one. */
@@ -277,11 +285,13 @@ int task_collect_tree(struct dump *d)
 	d->n_cpus = get_nprocs();
 	d->n_tasks = d->tree.n;
 	d->tasks = arena_array(&d->arena, struct dump_task, d->n_tasks);
-	for (size_t i = 0; i < d->n_tasks; i++)
-		add_task(d, &d->tasks[i], d->tree.processes[i]);
+	int rc = 0;
+	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
+		rc = add_task(d, &d->tasks[i], d->tree.processes[i]);
 	tdestroy(d->tables, arena_leave_node);
-	check_kinship(d);
-	return 0;
+	if (rc == 0)
+		check_kinship(d);
+	return rc;
 }
 
 static void put_caps(struct arena *a, uint32_t **field, size_t *n, uint64_t caps)
@@ -329,8 +339,6 @@ static RseqEntry *make_rseq(struct arena *a, const struct rseq_conf *conf)
 	}
 	return e;
 }
-
-#define DEFAULT_COREDUMP_FILTER 0x33
 
 static int collect_robust_list(const struct dump_thread *th, ThreadCoreEntry *e)
 {
@@ -402,30 +410,49 @@ static int collect_thread(struct dump *d, struct dump_task *t, struct dump_threa
 	return rc < 0 ? rc : sched_collect(d, th);
 }
 
-static uint32_t read_number(int dir, const char *file, uint32_t fallback)
+/* Some kernels are built without one of these files. *ret is not changed then. */
+static int read_number(const struct process *p, const char *file, bool is_hex, int64_t *ret)
 {
-	char text[32];
-	int64_t n;
+	char text[32] = "";
+	uint64_t hex;
+	int rc = min(read_small_at(p->proc_fd, file, text, sizeof(text)), (ssize_t)0);
 
-	if (read_small_at(dir, file, text, sizeof(text)) <= 0 || !text_int(text, &n))
-		return fallback;
-	return n;
+	if (rc == 0 && (is_hex ? !text_hex(text, &hex) : !text_int(text, ret)))
+		rc = -EINVAL;
+	if (rc == 0 && is_hex)
+		*ret = hex;
+	return rc < 0 && rc != -ENOENT ? fail(-rc, "pid %d: read %s", p->pid, file) : 0;
 }
 
-static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
+static TaskCoreEntry *make_zombie_core(struct dump *d, struct process *p)
 {
-	struct process *p = t->process;
 	TaskCoreEntry *e = MESSAGE(&d->arena, TaskCoreEntry, task_core_entry);
-	char text[32];
-	uint64_t n;
 
 	e->comm = p->stat.comm;
 	e->flags = p->stat.flags;
-	if (p->is_zombie) {
-		e->task_state = TASK_STATE_DEAD;
-		e->exit_code = p->stat.exit_code;
-		return e;
-	}
+	e->task_state = TASK_STATE_DEAD;
+	e->exit_code = p->stat.exit_code;
+	return e;
+}
+
+static int make_task_core(struct dump *d, struct dump_task *t)
+{
+	struct process *p = t->process;
+	TaskCoreEntry *e = MESSAGE(&d->arena, TaskCoreEntry, task_core_entry);
+	int64_t personality = 0, oom_score_adj = 0, loginuid = ~0u;
+	int64_t filter = DEFAULT_COREDUMP_FILTER;
+	int rc = read_number(p, "personality", true, &personality);
+
+	if (rc == 0)
+		rc = read_number(p, "oom_score_adj", false, &oom_score_adj);
+	if (rc == 0)
+		rc = read_number(p, "loginuid", false, &loginuid);
+	if (rc == 0)
+		rc = read_number(p, "coredump_filter", true, &filter);
+	if (rc < 0)
+		return rc;
+	e->comm = p->stat.comm;
+	e->flags = p->stat.flags;
 	e->task_state = p->stop_signal ? TASK_STATE_STOPPED : TASK_STATE_ALIVE;
 	if (p->stop_signal) {
 		e->has_stop_signo = true;
@@ -435,18 +462,15 @@ static TaskCoreEntry *make_task_core(struct dump *d, struct dump_task *t)
 			p->stat.exit_code == (uint32_t)p->stop_signal;
 	}
 	e->blk_sigset = p->threads[0].mask;
-	if (read_small_at(p->proc_fd, "personality", text, sizeof(text)) > 0 && text_hex(text, &n))
-		e->personality = n;
-	e->has_oom_score_adj = true;
-	e->oom_score_adj = (int32_t)read_number(p->proc_fd, "oom_score_adj", 0);
-	e->has_loginuid = true;
-	e->loginuid = read_number(p->proc_fd, "loginuid", ~0u);
-	if (read_small_at(p->proc_fd, "coredump_filter", text, sizeof(text)) > 0 &&
-	    text_hex(text, &n) && n != DEFAULT_COREDUMP_FILTER) {
-		e->has_coredump_filter = true;
-		e->coredump_filter = n;
-	}
-	return e;
+	e->personality = personality;
+	e->has_oom_score_adj = e->has_loginuid = true;
+	e->oom_score_adj = oom_score_adj;
+	e->loginuid = loginuid;
+	e->has_coredump_filter = filter != DEFAULT_COREDUMP_FILTER;
+	e->coredump_filter = e->has_coredump_filter ? filter : 0;
+	t->threads[0].core->tc = e;
+	t->threads[0].core->ids = t->ids;
+	return 0;
 }
 
 static int collect_zombie(struct dump *d, struct dump_task *t)
@@ -455,7 +479,7 @@ static int collect_zombie(struct dump *d, struct dump_task *t)
 	t->threads = arena_new(&d->arena, struct dump_thread);
 	t->threads[0].core = MESSAGE(&d->arena, CoreEntry, core_entry);
 	t->threads[0].core->mtype = REGISTERS_MACHINE;
-	t->threads[0].core->tc = make_task_core(d, t);
+	t->threads[0].core->tc = make_zombie_core(d, t->process);
 	return 0;
 }
 
@@ -512,10 +536,10 @@ int task_collect_outside(struct dump *d, struct dump_task *t)
 	if (t->process->is_zombie)
 		return collect_zombie(d, t);
 	int rc = collect_threads(d, t);
+	if (rc == 0)
+		rc = make_task_core(d, t);
 	if (rc < 0)
 		return rc;
-	t->threads[0].core->tc = make_task_core(d, t);
-	t->threads[0].core->ids = t->ids;
 	pending_collect(d, t);
 	rc = timers_collect(d, t);
 	if (rc < 0)

@@ -7,6 +7,10 @@
 
 #define SIGNALS 64
 
+/* As every process has them that nobody gave others. */
+#define DEFAULT_COREDUMP_FILTER 0x33
+#define DEFAULT_TIMER_SLACK	50000 /* ns */
+
 /* task_core_entry.task_state */
 #define TASK_STATE_ALIVE   1
 #define TASK_STATE_DEAD	   2

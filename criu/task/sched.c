@@ -9,7 +9,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -30,12 +32,11 @@ struct sched_attr_v1 {
 	uint32_t util_min, util_max; /* Linux 5.3 */
 };
 
-#define FLAG_RESET_ON_FORK  0x01ull
-#define FLAGS_OF_DEADLINE   0x06ull /* reclaim, tell of overruns */
-#define FLAG_KEEP_ALL	    0x18ull /* policy and parameters */
-#define FLAGS_UTIL_CLAMP    0x60ull
-#define UTIL_MAX_DEFAULT    1024
-#define DEFAULT_TIMER_SLACK 50000
+#define FLAG_RESET_ON_FORK 0x01ull
+#define FLAGS_OF_DEADLINE  0x06ull /* reclaim, tell of overruns */
+#define FLAG_KEEP_ALL	   0x18ull /* policy and parameters */
+#define FLAGS_UTIL_CLAMP   0x60ull
+#define UTIL_MAX_DEFAULT   1024
 
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_CLASS(prio) ((prio) >> 13)
@@ -49,26 +50,33 @@ static size_t count_bits(const uint64_t *words, size_t n)
 	return bits;
 }
 
-static void put_affinity(struct dump *d, pid_t tid, ThreadCoreEntry *e)
+static int put_affinity(struct dump *d, pid_t tid, ThreadCoreEntry *e)
 {
 	uint64_t cpus[128]; /* 8,192 CPUs, the kernel's most */
 	long bytes = syscall(SYS_sched_getaffinity, tid, sizeof(cpus), cpus);
 
-	if (bytes > 0 && count_bits(cpus, bytes / sizeof(cpus[0])) < d->n_cpus) {
+	if (bytes < 0)
+		return fail(errno, "pid %d: read its CPU affinity", tid);
+	if (count_bits(cpus, bytes / sizeof(cpus[0])) < d->n_cpus) {
 		e->n_cpu_affinity = bytes / sizeof(cpus[0]);
 		e->cpu_affinity = arena_memdup(&d->arena, cpus, bytes);
 	}
+	return 0;
 }
 
-static void put_timer_slack(pid_t tid, ThreadCoreEntry *e)
+static int put_timer_slack(pid_t tid, ThreadCoreEntry *e)
 {
 	char path[48], text[32];
 
-	/* The file is in /proc/TID, not below task/. */
+	/* The file is in /proc/TID, not below task/. Not everybody may read it. */
 	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
-	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
-	    text_dec(text, &e->timer_slack_ns))
-		e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
+	ssize_t len = read_small_at(AT_FDCWD, path, text, sizeof(text));
+	if (len == -EPERM || len == -EACCES)
+		return 0;
+	if (len < 0 || !text_dec(text, &e->timer_slack_ns))
+		return fail(len < 0 ? -len : EINVAL, "read %s", path);
+	e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
+	return 0;
 }
 
 /* What a thread has that never set an I/O priority: some kernels tell 0, others this. */
@@ -82,14 +90,17 @@ static int derived_io_priority(const struct sched_attr_v1 *attr)
 	return class << 13 | (attr->nice + 20) / 5;
 }
 
-static void put_io_priority(pid_t tid, ThreadCoreEntry *e, const struct sched_attr_v1 *attr)
+static int put_io_priority(pid_t tid, ThreadCoreEntry *e, const struct sched_attr_v1 *attr)
 {
 	long prio = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
 
+	if (prio < 0 && errno != ENOSYS)
+		return fail(errno, "pid %d: read its I/O priority", tid);
 	if (prio < 0 || !IOPRIO_CLASS(prio) || prio == derived_io_priority(attr))
-		return;
+		return 0;
 	e->has_io_priority = true;
 	e->io_priority = prio;
+	return 0;
 }
 
 static void put_util_clamp(ThreadCoreEntry *e, const struct sched_attr_v1 *attr)
@@ -125,15 +136,49 @@ int sched_collect(struct dump *d, struct dump_thread *th)
 		return fail(errno, "pid %d: read its scheduling", tid);
 	e->has_sched_policy = e->has_sched_nice = e->has_sched_prio = true;
 	e->sched_policy = attr.policy | (attr.flags & FLAG_RESET_ON_FORK ? SCHED_RESET_ON_FORK : 0);
-	e->sched_nice = attr.nice;
+	/* sched_getattr(2) tells it only of those for whom it counts at present. */
+	errno = 0;
+	e->sched_nice = getpriority(PRIO_PROCESS, tid);
+	if (errno)
+		return fail(errno, "pid %d: read its nice value", tid);
 	e->sched_prio = attr.priority;
 	if (attr.policy == SCHED_DEADLINE)
 		put_deadline(e, &attr);
 	put_util_clamp(e, &attr);
-	put_affinity(d, tid, e);
-	put_timer_slack(tid, e);
-	put_io_priority(tid, e, &attr);
-	return 0;
+	int rc = put_affinity(d, tid, e);
+	if (rc == 0)
+		rc = put_timer_slack(tid, e);
+	return rc < 0 ? rc : put_io_priority(tid, e, &attr);
+}
+
+static int reset_io_priority(void)
+{
+	struct sched_attr_v1 attr = { .size = sizeof(attr) };
+	long now = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
+
+	if (now < 0 || !IOPRIO_CLASS(now) ||
+	    (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 &&
+	     now == derived_io_priority(&attr)))
+		return 0;
+	return syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0);
+}
+
+static int reset_affinity(void)
+{
+	uint64_t cpus[128];
+	long bytes = syscall(SYS_sched_getaffinity, 0, sizeof(cpus), cpus);
+
+	if (bytes < 0 || count_bits(cpus, bytes / sizeof(cpus[0])) >= (size_t)get_nprocs())
+		return 0;
+	memset(cpus, 0xff, sizeof(cpus));
+	return syscall(SYS_sched_setaffinity, 0, sizeof(cpus), cpus);
+}
+
+int sched_reset(void)
+{
+	int rc = reset_io_priority();
+
+	return reset_affinity() < 0 ? -1 : rc;
 }
 
 /* CPUs that this machine lacks cannot be had: the thread then keeps those of criu. */
@@ -175,6 +220,11 @@ static int set_policy(pid_t tid, const ThreadCoreEntry *e)
 	     (now.runtime == want.runtime && now.deadline == want.deadline &&
 	      now.period == want.period)))
 		return 0;
+	/* Of these sched_setattr(2) does not take it. */
+	if (want.policy != SCHED_OTHER && want.policy != SCHED_BATCH &&
+	    getpriority(PRIO_PROCESS, tid) != want.nice &&
+	    setpriority(PRIO_PROCESS, tid, want.nice) < 0)
+		return fail(errno, "pid %d: set its nice value to %d", tid, want.nice);
 	if (syscall(SYS_sched_setattr, tid, &want, 0) < 0)
 		return fail(errno, "pid %d: set its scheduling (policy %u, nice %d, priority %u)",
 			    tid, want.policy, want.nice, want.priority);

@@ -9,6 +9,9 @@
 /* Reads it into the thread's core. Returns 0 or an error that is reported. */
 int sched_collect(struct dump *d, struct dump_thread *th);
 
+/* Takes from criu itself what images do not tell of. 0, or -1 with errno. */
+int sched_reset(void);
+
 /* Sets it from outside; criu has its own rights yet. */
 int sched_restore(const struct restore_thread *th);
 

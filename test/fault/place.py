@@ -297,10 +297,12 @@ class Tree:
         seen = {}
         for pid in snapshot.tree(self.root):
             seen[f"maps of {pid}"] = snapshot.read(f"/proc/{pid}/maps").splitlines()
+            # While it is stopped, the temporary mask of a sigsuspend shows. Who was a tracee has its own, until it goes on.
+            hidden = "SigBlk:" if snapshot.is_stopped(pid) else "-"
             seen[f"timers of {pid}"] = snapshot.read(f"/proc/{pid}/timers").splitlines()
             for tid in snapshot.tids(pid):
                 seen[f"status of {tid}"] = [l for l in snapshot.read(f"/proc/{pid}/task/{tid}/status").splitlines()
-                                            if not CHANGING.match(l) and not self.is_volatile(pid, l)]
+                                            if not CHANGING.match(l) and not l.startswith(hidden) and not self.is_volatile(pid, l)]
             for fd in os.listdir(f"/proc/{pid}/fd") if not snapshot.is_zombie(pid) else []:
                 info = [l for l in snapshot.read(f"/proc/{pid}/fdinfo/{fd}").splitlines() if not l.startswith(("it_value", "ticks"))]
                 seen[f"descriptor {fd} of {pid}"] = [snapshot.link(f"/proc/{pid}/fd/{fd}"), *info]
