@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,7 +25,8 @@
 #include "files/tty.h"
 #include "sockets/sockets.h"
 
-#define FIRST_FD 3
+#define FIRST_FD  3
+#define SPARE_FDS 256 /* for criu itself */
 
 /* Numbers of descriptors of all tasks, and those under which epolls know files. */
 static void for_each_number(struct restore *r, void (*what)(struct restore *r, uint32_t number))
@@ -55,6 +57,23 @@ static void note_used_fds(struct restore *r)
 	r->fd_is_used = arena_alloc(&r->arena, r->n_fd_is_used);
 	for_each_number(r, note_used);
 	r->next_fd = FIRST_FD;
+}
+
+/* A task may have a number that the limit of criu forbids, which is that of new tasks, too. */
+static int make_room_for_numbers(const struct restore *r)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || r->n_fd_is_used <= l.rlim_cur)
+		return 0;
+	const struct rlimit more = { r->n_fd_is_used + r->snapshot.n_files + SPARE_FDS,
+				     r->n_fd_is_used + r->snapshot.n_files + SPARE_FDS };
+	if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return 0;
+	return refuse(EMFILE,
+		      "a task has descriptor %zu, but the limit of open files is %lu here, and "
+		      "raising it takes CAP_SYS_RESOURCE; raise it before (ulimit -n)",
+		      r->n_fd_is_used - 1, (unsigned long)l.rlim_max);
 }
 
 static bool is_unused(const struct restore *r, int fd)
@@ -221,7 +240,9 @@ static int open_each(struct restore *r)
 int files_open_all(struct restore *r)
 {
 	note_used_fds(r);
-	int rc = check_all(r);
+	int rc = make_room_for_numbers(r);
+	if (rc == 0)
+		rc = check_all(r);
 	if (rc == 0)
 		rc = external_check(r->opts);
 	if (rc == 0)
