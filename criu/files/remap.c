@@ -452,6 +452,14 @@ static void note_name(struct restore *r, const char *path)
 	*ARENA_PUSH(&r->arena, r->made, r->n_made) = arena_strdup(&r->arena, path);
 }
 
+static bool is_made(const struct restore *r, const char *path)
+{
+	for (size_t i = 0; i < r->n_made; i++)
+		if (!strcmp(r->made[i], path))
+			return true;
+	return false;
+}
+
 /* Directories on the way that are gone too; files_clean_up removes them again. */
 int files_make_parents(struct restore *r, const char *path)
 {
@@ -492,7 +500,7 @@ static int rename_back(const char *from, const char *to)
 {
 	int rc = rename_how(from, to, RENAME_NOREPLACE);
 
-	if (rc == -EINVAL || rc == -ENOSYS)
+	if (rc < 0 && rc != -EEXIST)
 		rc = rename(from, to) < 0 ? -errno : 0;
 	return rc;
 }
@@ -635,7 +643,8 @@ static int move_dir(const char *ghost, const char *path)
 }
 
 /* Opens under a name that another file has; spare is a name of our file. Eats the spare name. */
-static int open_in_place_of(const char *spare, const char *path, int flags, bool is_dir)
+static int open_in_place_of(struct restore *r, const char *spare, const char *path, int flags,
+			    bool is_dir)
 {
 	int rc = exchange(spare, path);
 
@@ -652,7 +661,13 @@ static int open_in_place_of(const char *spare, const char *path, int flags, bool
 	if (rename(spare, path) == 0)
 		return rc < 0 ? rc : take_fd(&fd);
 	/* A file cannot be renamed over a directory, nor that over a file. */
-	int gone = (is_dir ? rmdir(path) : unlink(path)) < 0 ? -errno : rename_back(spare, path);
+	int gone = (is_dir ? rmdir(path) : unlink(path)) < 0 ? -errno : 0;
+	if (gone == 0) {
+		gone = rename_back(spare, path);
+	} else {
+		(void)exchange(spare, path);
+		note_name(r, spare);
+	}
 	rc = rc < 0 ? rc : gone;
 	return rc < 0 ? rc : take_fd(&fd);
 }
@@ -663,7 +678,7 @@ static int open_moved(struct restore *r, struct snapshot_ghost *g, const char *p
 	int rc = move_dir(g->path, path);
 
 	if (rc == -EEXIST)
-		return open_in_place_of(g->path, path, flags, true);
+		return open_in_place_of(r, g->path, path, flags, true);
 	if (rc < 0)
 		return rc;
 	autoclose int fd = open(path, flags);
@@ -695,7 +710,8 @@ static int open_file(struct restore *r, const char *source, const char *path, ui
 		     int flags)
 {
 	undo_killed_open(source, path, remap_id);
-	if (link(source, path) == 0) {
+	/* It has the name yet if that could not be taken away again. */
+	if (link(source, path) == 0 || (errno == EEXIST && is_made(r, path))) {
 		autoclose int fd = open(path, flags);
 		int rc = fd < 0 ? -errno : 0;
 
@@ -711,7 +727,7 @@ static int open_file(struct restore *r, const char *source, const char *path, ui
 	spare_name(spare, path, remap_id);
 	if (link(source, spare) < 0)
 		return -errno;
-	return open_in_place_of(spare, path, flags, false);
+	return open_in_place_of(r, spare, path, flags, false);
 }
 
 /* The entry of a ghost that was made with O_TMPFILE; only its description shows that. */
