@@ -66,9 +66,8 @@ static int make_room_for_numbers(const struct restore *r)
 
 	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || r->n_fd_is_used <= l.rlim_cur)
 		return 0;
-	const struct rlimit more = { r->n_fd_is_used + r->snapshot.n_files + SPARE_FDS,
-				     r->n_fd_is_used + r->snapshot.n_files + SPARE_FDS };
-	if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+	rlim_t wanted = r->n_fd_is_used + r->snapshot.n_files + SPARE_FDS;
+	if (setrlimit(RLIMIT_NOFILE, &(struct rlimit){ wanted, wanted }) == 0)
 		return 0;
 	return refuse(EMFILE,
 		      "a task has descriptor %zu, but the limit of open files is %lu here, and "

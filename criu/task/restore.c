@@ -137,17 +137,6 @@ static void add_actions(struct restore_task *t, struct program *p)
 	}
 }
 
-static void write_coredump_filter(pid_t pid, uint32_t filter)
-{
-	char text[32];
-	uint64_t now;
-
-	if (read_small_at(AT_FDCWD, "/proc/self/coredump_filter", text, sizeof(text)) > 0 &&
-	    text_hex(text, &now) && now == filter)
-		return;
-	procfile_write(pid, "coredump_filter", filter);
-}
-
 int task_add_attributes(struct restore *r, struct restore_task *t, struct program *p)
 {
 	const TaskCoreEntry *tc = t->image->cores[0]->tc;
@@ -157,7 +146,7 @@ int task_add_attributes(struct restore *r, struct restore_task *t, struct progra
 	if (tc->has_loginuid && procfile_differs("loginuid", tc->loginuid))
 		procfile_write(t->pid, "loginuid", tc->loginuid);
 	if (tc->has_coredump_filter)
-		write_coredump_filter(t->pid, tc->coredump_filter);
+		procfile_write(t->pid, "coredump_filter", tc->coredump_filter);
 	t->can_raise_limits = creds_have(&r->own_creds, CAP_SYS_RESOURCE);
 	CALL(p, "set the address of clear_child_tid", SYS_set_tid_address,
 	     registers_clear_tid_addr(t->image->cores[0]));

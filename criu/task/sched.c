@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -90,13 +89,18 @@ static int derived_io_priority(const struct sched_attr_v1 *attr)
 	return class << 13 | (attr->nice + 20) / 5;
 }
 
+static bool is_io_priority_set(long prio, const struct sched_attr_v1 *attr)
+{
+	return prio >= 0 && IOPRIO_CLASS(prio) && prio != derived_io_priority(attr);
+}
+
 static int put_io_priority(pid_t tid, ThreadCoreEntry *e, const struct sched_attr_v1 *attr)
 {
 	long prio = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
 
 	if (prio < 0 && errno != ENOSYS)
 		return fail(errno, "pid %d: read its I/O priority", tid);
-	if (prio < 0 || !IOPRIO_CLASS(prio) || prio == derived_io_priority(attr))
+	if (!is_io_priority_set(prio, attr))
 		return 0;
 	e->has_io_priority = true;
 	e->io_priority = prio;
@@ -156,20 +160,17 @@ static int reset_io_priority(void)
 	struct sched_attr_v1 attr = { .size = sizeof(attr) };
 	long now = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
 
-	if (now < 0 || !IOPRIO_CLASS(now) ||
-	    (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 &&
-	     now == derived_io_priority(&attr)))
-		return 0;
-	return syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0);
+	if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) < 0)
+		return -1;
+	return is_io_priority_set(now, &attr) ? syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0)
+					      : 0;
 }
 
+/* All CPUs are as many as there may be: no need to know how many there are. */
 static int reset_affinity(void)
 {
 	uint64_t cpus[128];
-	long bytes = syscall(SYS_sched_getaffinity, 0, sizeof(cpus), cpus);
 
-	if (bytes < 0 || count_bits(cpus, bytes / sizeof(cpus[0])) >= (size_t)get_nprocs())
-		return 0;
 	memset(cpus, 0xff, sizeof(cpus));
 	return syscall(SYS_sched_setaffinity, 0, sizeof(cpus), cpus);
 }

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mempolicy.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -22,32 +21,23 @@
 #include "task/sched.h"
 #include "task/usual.h"
 
-/* prctl(2): asked for by one number; where the answer is another one, that is to be set. */
+/* prctl(2): what GET answers, if not usual, is set by SET with that argument. */
 static const struct {
 	const char *what;
 	int get;
-	long get_arg;
-	long usual;
+	int usual;
 	int set; /* 0: there is no way back */
-	long set_arg[2];
+	unsigned long arg;
 } modes[] = {
-	{ "its timer slack",
-	  PR_GET_TIMERSLACK,
-	  0,
-	  DEFAULT_TIMER_SLACK,
-	  PR_SET_TIMERSLACK,
-	  { DEFAULT_TIMER_SLACK } },
-	{ "that huge pages are disabled", PR_GET_THP_DISABLE, 0, 0, PR_SET_THP_DISABLE, { 0 } },
-	{ "that its memory may be merged", PR_GET_MEMORY_MERGE, 0, 0, PR_SET_MEMORY_MERGE, { 0 } },
-	{ "what happens by memory errors",
-	  PR_MCE_KILL_GET,
-	  0,
-	  PR_MCE_KILL_DEFAULT,
-	  PR_MCE_KILL,
-	  { PR_MCE_KILL_CLEAR } },
-	{ "that it is an I/O flusher", ABI_PR_GET_IO_FLUSHER, 0, 0, ABI_PR_SET_IO_FLUSHER, { 0 } },
-	{ "no_new_privs", PR_GET_NO_NEW_PRIVS, 0, 0, 0, { 0 } },
-	{ "that no memory becomes executable (MDWE)", ABI_PR_GET_MDWE, 0, 0, 0, { 0 } },
+	{ "its timer slack", PR_GET_TIMERSLACK, DEFAULT_TIMER_SLACK, PR_SET_TIMERSLACK,
+	  DEFAULT_TIMER_SLACK },
+	{ "that huge pages are disabled", PR_GET_THP_DISABLE, 0, PR_SET_THP_DISABLE, 0 },
+	{ "that its memory may be merged", PR_GET_MEMORY_MERGE, 0, PR_SET_MEMORY_MERGE, 0 },
+	{ "what happens by memory errors", PR_MCE_KILL_GET, PR_MCE_KILL_DEFAULT, PR_MCE_KILL,
+	  PR_MCE_KILL_CLEAR },
+	{ "that it is an I/O flusher", ABI_PR_GET_IO_FLUSHER, 0, ABI_PR_SET_IO_FLUSHER, 0 },
+	{ "no_new_privs", PR_GET_NO_NEW_PRIVS, 0, 0, 0 },
+	{ "that no memory becomes executable (MDWE)", ABI_PR_GET_MDWE, 0, 0, 0 },
 };
 
 static void warn_of(const char *what)
@@ -59,13 +49,12 @@ static void warn_of(const char *what)
 static void reset_modes(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
-		int now = prctl(modes[i].get, modes[i].get_arg, 0, 0, 0);
+		int now = prctl(modes[i].get, 0, 0, 0, 0);
 
 		if (now < 0 || now == modes[i].usual) /* or the kernel has no such mode */
 			continue;
 		errno = EPERM;
-		if (!modes[i].set ||
-		    prctl(modes[i].set, modes[i].set_arg[0], modes[i].set_arg[1], 0, 0) < 0)
+		if (!modes[i].set || prctl(modes[i].set, modes[i].arg, 0, 0, 0) < 0)
 			warn_of(modes[i].what);
 	}
 }

@@ -26,6 +26,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG = 1
 MNT_DETACH = 2
+SIGSUSPEND = 130  # rt_sigsuspend(2)
 PF_EXITING = 4
 WATCHED = ("/run", "/dev/shm")
 REMOUNT, RDONLY = 0x20, 0x1
@@ -288,7 +289,12 @@ class Tree:
         await_true("the tree is at rest", lambda: not self.is_restless())
 
     def is_volatile(self, pid, line):
-        """Signals of the volley of timers that the member for them starts."""
+        """
+        Signals of the volley of timers that the member for them starts. And the mask of who is stopped in a
+        sigsuspend: it is the temporary one, or, until it goes on, its own if it was a tracee meanwhile.
+        """
+        if line.startswith("SigBlk:"):
+            return snapshot.is_stopped(pid) and snapshot.read(f"/proc/{pid}/syscall").startswith(f"{SIGSUSPEND} ")
         return "Pnd:" in line and any(m.pid == pid and m.name.startswith("timers") for m in self.members)
 
     def look(self):
@@ -297,12 +303,10 @@ class Tree:
         seen = {}
         for pid in snapshot.tree(self.root):
             seen[f"maps of {pid}"] = snapshot.read(f"/proc/{pid}/maps").splitlines()
-            # While it is stopped, the temporary mask of a sigsuspend shows. Who was a tracee has its own, until it goes on.
-            hidden = "SigBlk:" if snapshot.is_stopped(pid) else "-"
             seen[f"timers of {pid}"] = snapshot.read(f"/proc/{pid}/timers").splitlines()
             for tid in snapshot.tids(pid):
                 seen[f"status of {tid}"] = [l for l in snapshot.read(f"/proc/{pid}/task/{tid}/status").splitlines()
-                                            if not CHANGING.match(l) and not l.startswith(hidden) and not self.is_volatile(pid, l)]
+                                            if not CHANGING.match(l) and not self.is_volatile(pid, l)]
             for fd in os.listdir(f"/proc/{pid}/fd") if not snapshot.is_zombie(pid) else []:
                 info = [l for l in snapshot.read(f"/proc/{pid}/fdinfo/{fd}").splitlines() if not l.startswith(("it_value", "ticks"))]
                 seen[f"descriptor {fd} of {pid}"] = [snapshot.link(f"/proc/{pid}/fd/{fd}"), *info]

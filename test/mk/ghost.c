@@ -359,7 +359,8 @@ static void check_stat(const struct ghost *g, const struct stat *now)
 {
 	const struct stat *st = &g->st;
 
-	same(g, "links", g->how & HAS_NAME ? st->st_nlink : 0, now->st_nlink);
+	same(g, "links", !(g->how & HAS_NAME) ? 0 : S_ISDIR(st->st_mode) ? st->st_nlink : 1,
+	     now->st_nlink);
 	same(g, "mode", st->st_mode, now->st_mode);
 	same(g, "uid", st->st_uid, now->st_uid);
 	same(g, "gid", st->st_gid, now->st_gid);
