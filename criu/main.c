@@ -24,7 +24,8 @@ static const struct command {
 	{ "dump", cmd_dump, "checkpoint a process tree to images" },
 	{ "restore", cmd_restore, "restore a process tree from images" },
 	{ "check", cmd_check, "say what the kernel lacks and what that would disable" },
-	{ "pre-dump", NULL, NULL },
+	{ "pre-dump", cmd_pre_dump,
+	  "write memory ahead of a dump, which then stops the tree shorter" },
 	{ "lazy-pages", NULL, NULL },
 	{ "page-server", NULL, NULL },
 	{ "service", cmd_service, "serve requests of other programs (RPC)" },
@@ -38,7 +39,7 @@ static const struct command {
 static void usage(void)
 {
 	printf("Usage:\n"
-	       "  criu dump -t PID [OPTIONS]\n"
+	       "  criu dump|pre-dump -t PID [OPTIONS]\n"
 	       "  criu restore [OPTIONS]\n"
 	       "  criu check\n"
 	       "\nCommands:\n");

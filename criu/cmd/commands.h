@@ -6,6 +6,7 @@
 #include "model/options.h"
 
 int cmd_dump(const struct options *o);
+int cmd_pre_dump(const struct options *o);
 int cmd_restore(const struct options *o);
 int cmd_check(const struct options *o);
 

@@ -14,15 +14,18 @@
 #include "cmd/actions.h"
 #include "cmd/commands.h"
 #include "cmd/cpuinfo.h"
+#include "cmd/dumping.h"
 #include "cmd/stats.h"
 #include "files/files.h"
 #include "mem/cow.h"
+#include "mem/incremental.h"
 #include "mem/mem.h"
+#include "mem/tracking.h"
 #include "model/dump.h"
 #include "task/collect.h"
 #include "task/constants.h"
 
-static int open_images(void *ctx)
+int dumping_open_images(void *ctx)
 {
 	struct dump *d = ctx;
 
@@ -34,10 +37,10 @@ static int open_images(void *ctx)
 	if (!d->opts->dry_run && faccessat(d->images.fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return fail(errno, "images directory %s: it cannot be written to",
 			    d->opts->images_dir);
-	return 0;
+	return incremental_open(d);
 }
 
-static int freeze(void *ctx)
+int dumping_freeze(void *ctx)
 {
 	struct dump *d = ctx;
 	int rc = engine_init(&d->engine);
@@ -55,7 +58,7 @@ static int freeze(void *ctx)
 	return rc;
 }
 
-static void thaw(void *ctx)
+void dumping_thaw(void *ctx)
 {
 	struct dump *d = ctx;
 
@@ -141,7 +144,7 @@ static void leave_tasks(void *ctx)
 	(void)leave_all(ctx);
 }
 
-static int judge(void *ctx)
+int dumping_judge(void *ctx)
 {
 	struct dump *d = ctx;
 
@@ -156,20 +159,34 @@ static int judge(void *ctx)
 	return d->n_blockers ? -EOPNOTSUPP : 0;
 }
 
-/* The directory may hold an older dump, which stops being one now. */
-static int save_pages(void *ctx)
+int dumping_make_room(struct dump *d)
 {
-	struct dump *d = ctx;
-
 	if (unlinkat(d->images.fd, "inventory.img", 0) < 0 && errno != ENOENT)
 		return fail(errno, "image inventory.img: remove that of an older dump");
 	int rc = cow_remove_old(d);
+	return rc < 0 ? rc : incremental_link(d);
+}
+
+static int save_pages(void *ctx)
+{
+	struct dump *d = ctx;
+	int rc = dumping_make_room(d);
+
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++)
 		if (!d->tasks[i].process->is_zombie)
 			rc = mem_save_pages(d, &d->tasks[i]);
 	if (rc == 0)
 		rc = mem_save_shared(d);
 	return rc < 0 ? rc : files_save_contents(d);
+}
+
+static int track(void *ctx)
+{
+	struct dump *d = ctx;
+
+	if (d->opts->track_mem && (d->opts->leave_running || d->opts->leave_stopped))
+		tracking_begin(d);
+	return 0;
 }
 
 static int make_copies(void *ctx)
@@ -197,7 +214,7 @@ static int save_copied(void *ctx)
 	return rc;
 }
 
-static void discard_images(void *ctx)
+void dumping_discard_images(void *ctx)
 {
 	struct dump *d = ctx;
 
@@ -242,6 +259,18 @@ static int write_images(void *ctx)
 	return rc < 0 ? rc : task_write_images(d);
 }
 
+void dumping_put_run(const struct dump *d, InventoryEntry *e)
+{
+	struct timespec now;
+
+	if (!d->run_id)
+		return;
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	e->has_dump_uptime = true;
+	e->dump_uptime = now.tv_sec * 1000000ull + now.tv_nsec / 1000;
+	e->dump_criu_run_id = (char *)d->run_id;
+}
+
 /* The last image: with it the directory is a dump. */
 static int write_inventory(void *ctx)
 {
@@ -254,15 +283,22 @@ static int write_inventory(void *ctx)
 	e.root_ids = task_own_ids(&d->arena);
 	e.has_lsmtype = true;
 	e.lsmtype = LSMTYPE__NO_LSM;
+	dumping_put_run(d, &e);
 	return image_write_one(&d->images, IMG_INVENTORY, 0, &e);
 }
 
 /* A directory may be removed, or its file system unmounted, while we hold it open. */
-static int check_images(void *ctx)
+int dumping_check_images(void *ctx)
 {
 	struct dump *d = ctx;
 
 	return image_dir_check(&d->images, d->opts->images_dir);
+}
+
+static void forget_tracking(const struct dump *d)
+{
+	for (size_t i = 0; i < d->n_tasks; i++)
+		tracking_forget(&d->tasks[i]);
 }
 
 static int let_go(void *ctx)
@@ -277,6 +313,8 @@ static int let_go(void *ctx)
 	if (d->opts->leave_running || d->opts->leave_stopped) {
 		rc = leave_all(d);
 		files_remove_links(d);
+	} else {
+		forget_tracking(d);
 	}
 	tree_end(&d->tree, d->opts->leave_stopped   ? TREE_STOP
 			   : d->opts->leave_running ? TREE_RUN
@@ -305,11 +343,11 @@ static int after_dump(void *ctx)
 }
 
 static const struct step dry_run_steps[] = {
-	{ "open-images", open_images, NULL },
-	{ "freeze", freeze, thaw },
+	{ "open-images", dumping_open_images, NULL },
+	{ "freeze", dumping_freeze, dumping_thaw },
 	{ "collect", collect_outside, NULL },
 	{ "ask", collect_inside, leave_tasks },
-	{ "judge", judge, NULL },
+	{ "judge", dumping_judge, NULL },
 };
 
 /*
@@ -317,31 +355,33 @@ static const struct step dry_run_steps[] = {
  * --snapshot much memory is written later, too, from copies.
  */
 static const struct step leave_running_steps[] = {
-	{ "open-images", open_images, NULL },
-	{ "freeze", freeze, thaw },
+	{ "open-images", dumping_open_images, NULL },
+	{ "freeze", dumping_freeze, dumping_thaw },
 	{ "collect", collect_outside, NULL },
 	{ "ask", collect_inside, leave_tasks },
-	{ "judge", judge, NULL },
+	{ "judge", dumping_judge, NULL },
 	{ "copies", make_copies, end_copies },
-	{ "pages", save_pages, discard_images },
+	{ "pages", save_pages, dumping_discard_images },
+	{ "track", track, NULL },
 	{ "let-go", let_go, NULL },
-	{ "copied-pages", save_copied, discard_images },
-	{ "images", write_images, discard_images },
+	{ "copied-pages", save_copied, dumping_discard_images },
+	{ "images", write_images, dumping_discard_images },
 	{ "inventory", write_inventory, NULL },
-	{ "check-images", check_images, NULL },
+	{ "check-images", dumping_check_images, NULL },
 };
 
 static const struct step dump_steps[] = {
-	{ "open-images", open_images, NULL },
+	{ "open-images", dumping_open_images, NULL },
 	{ "pre-dump", before_dump, NULL },
-	{ "freeze", freeze, thaw },
+	{ "freeze", dumping_freeze, dumping_thaw },
 	{ "collect", collect_outside, NULL },
 	{ "ask", collect_inside, leave_tasks },
-	{ "judge", judge, NULL },
-	{ "pages", save_pages, discard_images },
+	{ "judge", dumping_judge, NULL },
+	{ "pages", save_pages, dumping_discard_images },
+	{ "track", track, NULL },
 	{ "images", write_images, NULL },
 	{ "inventory", write_inventory, NULL },
-	{ "check-images", check_images, NULL },
+	{ "check-images", dumping_check_images, NULL },
 	{ "post-dump", after_dump, NULL },
 	{ "let-go", let_go, NULL, .commits = true },
 };
@@ -360,14 +400,28 @@ static int run(struct dump *d)
 	int rc = steps_run("dump", dry_run_steps, ARRAY_SIZE(dry_run_steps), d);
 	if (rc == 0) {
 		leave_tasks(d);
-		thaw(d);
+		dumping_thaw(d);
 	}
 	return rc;
 }
 
+void dumping_done(struct dump *d)
+{
+	for (size_t i = 0; i < d->n_tasks; i++)
+		inject_done(&d->tasks[i].in);
+	incremental_done(d);
+	tree_done(&d->tree);
+	files_dump_done(d);
+	file_table_free(d->file_table);
+	cow_close_levels(d);
+	image_dir_done(&d->images);
+	own_close(&d->images.fd);
+	arena_done(&d->arena);
+}
+
 int cmd_dump(const struct options *o)
 {
-	struct dump d = { .opts = o };
+	struct dump d = { .opts = o, .images.fd = -1, .before_fd = -1 };
 
 	if (!o->tree) {
 		(void)refuse(EINVAL, "no process to dump; give --tree PID");
@@ -378,19 +432,10 @@ int cmd_dump(const struct options *o)
 			     "--snapshot is for a tree that goes on; give --leave-running, too");
 		return 1;
 	}
-	d.images.fd = -1;
 	int rc = run(&d);
 	if (rc == 0 && !o->dry_run && stats_write_dump(&d) < 0)
 		warn("the dump is complete, but its statistics could not be written");
-	for (size_t i = 0; i < d.n_tasks; i++)
-		inject_done(&d.tasks[i].in);
-	tree_done(&d.tree);
-	files_dump_done(&d);
-	file_table_free(d.file_table);
-	cow_close_levels(&d);
-	image_dir_done(&d.images);
-	own_close(&d.images.fd);
-	arena_done(&d.arena);
+	dumping_done(&d);
 	if (rc < 0)
 		error("Dumping FAILED.");
 	else if (!o->dry_run)

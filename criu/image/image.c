@@ -95,16 +95,21 @@ static int create(struct image_dir *d, const char *name)
 	return fd;
 }
 
-int image_link(struct image_dir *d, enum image_type type, unsigned long id, const char *target)
+int image_dir_link(struct image_dir *d, const char *name, const char *target)
 {
-	char name[IMAGE_NAME_MAX];
-
-	image_name(type, id, name);
 	if (symlinkat(target, d->fd, name) == 0)
 		*ARENA_PUSH(&d->arena, d->written, d->n_written) = arena_strdup(&d->arena, name);
 	else if (errno != EEXIST)
 		return fail(errno, "image %s: make it a link to %s", name, target);
 	return 0;
+}
+
+int image_link(struct image_dir *d, enum image_type type, unsigned long id, const char *target)
+{
+	char name[IMAGE_NAME_MAX];
+
+	image_name(type, id, name);
+	return image_dir_link(d, name, target);
 }
 
 int image_create_raw(struct image_dir *d, enum image_type type, unsigned long id)

@@ -108,10 +108,11 @@ struct abi_page_region {
 #define ABI_PAGE_IS_GUARD      (1u << 8) /* 6.15 */
 
 /* Entries of /proc/PID/pagemap: proc_pid_pagemap(5) */
-#define ABI_PM_PRESENT (1ull << 63)
-#define ABI_PM_SWAPPED (1ull << 62)
-#define ABI_PM_FILE    (1ull << 61)
-#define ABI_PM_FRAME   ((1ull << 55) - 1) /* 0 without CAP_SYS_ADMIN */
+#define ABI_PM_PRESENT	  (1ull << 63)
+#define ABI_PM_SWAPPED	  (1ull << 62)
+#define ABI_PM_FILE	  (1ull << 61)
+#define ABI_PM_SOFT_DIRTY (1ull << 55)
+#define ABI_PM_FRAME	  ((1ull << 55) - 1) /* 0 without CAP_SYS_ADMIN */
 
 /* Linux 5.14 */
 #ifndef MADV_POPULATE_WRITE

@@ -238,9 +238,17 @@ const struct kernel_feature kernel_features[] = {
 	{ "pidfd-getfd",	  false, "owners of files (F_SETOWN) are not noticed, large memory is filled slower (Linux 5.6)", probe_pidfd_getfd },
 	{ "userfaultfd",	  false, "large memory is filled slower (CONFIG_USERFAULTFD)", probe_userfaultfd },
 	{ "pagemap-scan",	  false, "pages are found slower (Linux 6.7)", probe_pagemap_scan },
-	{ "soft-dirty",		  false, "no incremental dumps by soft-dirty pages (CONFIG_MEM_SOFT_DIRTY)", probe_soft_dirty },
+	{ "soft-dirty",		  false, "incremental dumps compare memory with the images before (CONFIG_MEM_SOFT_DIRTY)", probe_soft_dirty },
 	{ "sys-resource",	  false, "lowered limits cannot be raised again at restore (CAP_SYS_RESOURCE)", probe_sys_resource },
 };
 /* clang-format on */
 
 const size_t n_kernel_features = ARRAY_SIZE(kernel_features);
+
+int kernel_probe(const char *name)
+{
+	for (size_t i = 0; i < n_kernel_features; i++)
+		if (!strcmp(kernel_features[i].name, name))
+			return kernel_features[i].probe();
+	return -ENOENT;
+}

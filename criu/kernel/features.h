@@ -16,4 +16,7 @@ struct kernel_feature {
 extern const struct kernel_feature kernel_features[];
 extern const size_t n_kernel_features;
 
+/* Probes the feature of that name, which is in the table. 0 or -errno. */
+int kernel_probe(const char *name);
+
 #endif

@@ -185,9 +185,7 @@ static const struct dump_task *find_eldest(const struct dump_task *t)
 	return NULL;
 }
 
-/* Takes away these runs, which are all in those that there are. */
-static void subtract(struct arena *a, struct saved_pages *from, const struct page_run *runs,
-		     size_t n)
+void mem_take_out(struct arena *a, struct saved_pages *from, const struct page_run *runs, size_t n)
 {
 	struct page_run *left = NULL;
 	size_t n_left = 0, k = 0;
@@ -255,7 +253,7 @@ int cow_find(struct dump *d, struct dump_task *t)
 	t->donor = best.donor;
 	t->shared = best.runs;
 	t->n_shared = best.n_runs;
-	subtract(&d->arena, &t->pages, t->shared, t->n_shared);
+	mem_take_out(&d->arena, &t->pages, t->shared, t->n_shared);
 	leave_huge_to_donor(&d->arena, t->mm, t->shared, t->n_shared);
 	d->stats.pages_shared += best.pages;
 	info("%lu of %lu pages are shared with pid %d", (long)best.pages, (long)all,
@@ -302,9 +300,16 @@ void cow_merge(struct dump *d, struct dump_task *t)
 	struct page_run *runs = NULL;
 	size_t n = 0;
 
-	if (!t->donor)
+	if (!t->n_shared)
 		return;
-	add_shared(&d->arena, t, &runs, &n);
+	if (t->donor)
+		add_shared(&d->arena, t, &runs, &n);
+	for (size_t i = 0; i < t->n_shared && !t->donor; i++) {
+		struct page_run *run = ARENA_PUSH(&d->arena, runs, n);
+
+		*run = t->shared[i];
+		run->in_parent = true;
+	}
 	for (size_t i = 0; i < t->pages.n_runs; i++)
 		*ARENA_PUSH(&d->arena, runs, n) = t->pages.runs[i];
 	if (n)

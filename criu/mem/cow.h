@@ -41,6 +41,6 @@ void cow_done(struct restore *r);
 bool cow_is_there(const struct restore_task *t, const VmaEntry *v);
 
 /* Of what it has inherited the task drops all that is not its own. */
-void cow_add_layout(const struct restore_task *t, struct program *p);
+void cow_add_layout(struct restore *r, struct restore_task *t, struct program *p);
 
 #endif

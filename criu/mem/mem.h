@@ -35,12 +35,18 @@ void mem_add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t star
 
 uint64_t mem_total_pages(const struct saved_pages *p);
 
+/* Takes away these runs, which are all in those that there are. */
+void mem_take_out(struct arena *a, struct saved_pages *from, const struct page_run *runs, size_t n);
+
 /*
  * Saves the pages, leaving out those that are zero: few are copied into our memory, so that the
  * task need not stay stopped while a file is written; many go to pages-ID.img at once.
  */
 int mem_save_pages(struct dump *d, struct dump_task *t);
 #define MEM_HOLD_MAX (16ull << 20) /* of a dump; copying that much takes some 4 ms */
+
+/* The same while the task goes on, as far as its pages are still there. They have been found. */
+int mem_save_live(struct dump *d, struct dump_task *t);
 
 /*
  * Copies of all tasks, so that the tree can go on while memory is written (--snapshot). Where that

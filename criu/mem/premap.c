@@ -508,10 +508,55 @@ static void add_drops(const struct restore_task *t, struct program *p)
 	}
 }
 
-void cow_add_layout(const struct restore_task *t, struct program *p)
+/*
+ * The next part of [*pos, end) that lies in a mapping which is kept; *v is the mapping to begin
+ * with. Returns false if there is none.
+ */
+static bool next_kept(const struct restore_task *t, size_t *v, uint64_t end, uint64_t *pos,
+		      uint64_t *ret_stop)
+{
+	const MmEntry *mm = t->image->mm;
+
+	while (*v < mm->n_vmas && mm->vmas[*v]->start < end &&
+	       (mm->vmas[*v]->end <= *pos || !cow_is_there(t, mm->vmas[*v])))
+		++*v;
+	if (*v == mm->n_vmas || mm->vmas[*v]->start >= end)
+		return false;
+	*pos = max(*pos, mm->vmas[*v]->start);
+	*ret_stop = min(end, mm->vmas[*v]->end);
+	return true;
+}
+
+/* What it has inherited is not there any more where another mapping takes the place. */
+static void forget_lost(struct restore *r, struct restore_task *t)
+{
+	struct mem_range *huge = NULL;
+	struct page_run *there = NULL;
+	size_t n_huge = 0, n_there = 0, v = 0;
+	uint64_t stop;
+
+	for (size_t i = 0; i < t->there.n; i++) {
+		const struct page_run *run = &t->there.run[i];
+
+		for (uint64_t pos = run->vaddr, end = page_run_end(run);
+		     pos < end && next_kept(t, &v, end, &pos, &stop); pos = stop)
+			*ARENA_PUSH(&r->arena, there, n_there) = page_run_part(run, pos, stop);
+	}
+	v = 0;
+	for (size_t i = 0; i < t->n_huge; i++)
+		for (uint64_t pos = t->huge[i].start, end = t->huge[i].end;
+		     pos < end && next_kept(t, &v, end, &pos, &stop); pos = stop)
+			*ARENA_PUSH(&r->arena, huge, n_huge) = (struct mem_range){ pos, stop };
+	t->there = (struct pagemap){ there, n_there };
+	t->huge = huge;
+	t->n_huge = n_huge;
+}
+
+void cow_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 {
 	if (!t->n_areas)
 		return;
 	add_unmaps(t, p);
 	add_drops(t, p);
+	forget_lost(r, t);
 }

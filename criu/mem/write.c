@@ -22,6 +22,7 @@
 #include "base/own.h"
 #include "base/progress.h"
 #include "mem/cow.h"
+#include "mem/incremental.h"
 #include "mem/mem.h"
 #include "model/vma.h"
 
@@ -45,10 +46,10 @@ struct chunk {
 	int n_segments;
 	struct iovec keep[CHUNK_PAGES];
 	int n_keep;
-	struct page_run runs[CHUNK_PAGES]; /* what is kept; their place is not known yet */
+	struct page_run runs[CHUNK_PAGES]; /* their place is not known yet */
 	int n_runs;
-	size_t bytes; /* kept */
-	off_t pos;    /* in the file */
+	uint64_t same[CHUNK_PAGES / 64]; /* as before: a bit for each page of a segment */
+	off_t pos;			 /* in the file */
 };
 
 struct reader {
@@ -58,12 +59,14 @@ struct reader {
 	const char *who;
 	int fd;	       /* of the memory */
 	uint64_t size; /* its end; behind it is nothing but zeroes */
+	bool is_live;  /* the task goes on */
 	size_t run;    /* where it stands: run and page in it */
 	uint64_t page;
 	size_t vma; /* mapping that holds the run */
 	struct page_run *kept;
 	size_t n_kept;
 	uint64_t offset; /* of the next kept page in the file */
+	uint64_t n_same; /* pages that are as before */
 	uint64_t failed; /* address that could not be read */
 };
 
@@ -131,33 +134,48 @@ static bool take_pages(struct reader *r, struct chunk *c)
 	return have > 0;
 }
 
-static void keep_page(struct chunk *c, uint8_t *page, uint64_t addr)
+static void keep_page(struct chunk *c, uint8_t *page)
 {
 	struct iovec *piece = c->n_keep ? &c->keep[c->n_keep - 1] : NULL;
-	struct page_run *run = c->n_runs ? &c->runs[c->n_runs - 1] : NULL;
 
 	if (piece && (uint8_t *)piece->iov_base + piece->iov_len == page)
 		piece->iov_len += PAGE_SIZE_;
 	else
 		c->keep[c->n_keep++] = (struct iovec){ page, PAGE_SIZE_ };
-	if (run && page_run_end(run) == addr)
+}
+
+static void list_page(struct chunk *c, uint64_t addr, bool in_parent)
+{
+	struct page_run *run = c->n_runs ? &c->runs[c->n_runs - 1] : NULL;
+
+	if (run && page_run_end(run) == addr && run->in_parent == in_parent)
 		run->pages++;
 	else
-		c->runs[c->n_runs++] = (struct page_run){ .vaddr = addr, .pages = 1 };
-	c->bytes += PAGE_SIZE_;
+		c->runs[c->n_runs++] =
+			(struct page_run){ .vaddr = addr, .pages = 1, .in_parent = in_parent };
 }
 
 static void filter(const struct reader *r, struct chunk *c, uint8_t *data, const struct segment *s)
 {
 	uint64_t addr = s->addr;
 
-	for (size_t i = 0; i < s->pages; i++, data += PAGE_SIZE_, addr += PAGE_SIZE_) {
-		const uint8_t *saved = r->t ? inject_saved_page(&r->t->in, addr) : NULL;
+	for (size_t i = 0; r->t && i < s->pages; i++) {
+		const uint8_t *saved = inject_saved_page(&r->t->in, addr + i * PAGE_SIZE_);
 
 		if (saved)
-			memcpy(data, saved, PAGE_SIZE_);
-		if (s->keeps_zero || !is_zero_page(data))
-			keep_page(c, data, addr);
+			memcpy(data + i * PAGE_SIZE_, saved, PAGE_SIZE_);
+	}
+	memset(c->same, 0, sizeof(c->same));
+	if (r->t && r->t->before)
+		incremental_compare(r->t->before, addr, data, s->pages, c->same);
+	for (size_t i = 0; i < s->pages; i++, data += PAGE_SIZE_, addr += PAGE_SIZE_) {
+		bool is_same = c->same[i / 64] >> i % 64 & 1;
+
+		if (!s->keeps_zero && is_zero_page(data))
+			continue;
+		list_page(c, addr, is_same);
+		if (!is_same)
+			keep_page(c, data);
 	}
 }
 
@@ -191,22 +209,36 @@ static int read_bytes(const struct reader *r, uint8_t *data, size_t size, uint64
 	return rc;
 }
 
+/* The task goes on meanwhile: what it has unmapped is left out. */
+static void read_what_is_there(const struct reader *r, struct chunk *c, uint8_t *data,
+			       const struct segment *s)
+{
+	for (size_t i = 0; i < s->pages; i++, data += PAGE_SIZE_) {
+		const struct segment page = { s->addr + i * PAGE_SIZE_, 1, s->keeps_zero };
+
+		if (read_bytes(r, data, PAGE_SIZE_, page.addr) == 0)
+			filter(r, c, data, &page);
+	}
+}
+
 /* Reads the pages of a chunk and leaves out what needs not be kept. Returns 0 or -errno. */
 static int read_chunk(const struct reader *r, struct chunk *c, uint64_t *ret_failed)
 {
 	uint8_t *data = c->data;
 
 	c->n_keep = c->n_runs = 0;
-	c->bytes = 0;
 	for (int i = 0; i < c->n_segments; i++) {
 		const struct segment *s = &c->segments[i];
 		int rc = read_bytes(r, data, s->pages * PAGE_SIZE_, s->addr);
 
-		if (rc < 0) {
+		if (rc == 0) {
+			filter(r, c, data, s);
+		} else if (r->is_live) {
+			read_what_is_there(r, c, data, s);
+		} else {
 			*ret_failed = s->addr;
 			return rc;
 		}
-		filter(r, c, data, s);
 		data += s->pages * PAGE_SIZE_;
 	}
 	return 0;
@@ -220,13 +252,14 @@ static void place_chunk(struct reader *r, struct chunk *c)
 		const struct page_run *run = &c->runs[i];
 		struct page_run *last = r->n_kept ? &r->kept[r->n_kept - 1] : NULL;
 
-		if (last && page_run_end(last) == run->vaddr)
+		if (last && page_run_end(last) == run->vaddr && last->in_parent == run->in_parent)
 			last->pages += run->pages;
 		else
-			*ARENA_PUSH(&r->d->arena, r->kept, r->n_kept) = (struct page_run){
-				.vaddr = run->vaddr, .pages = run->pages, .offset = r->offset
-			};
-		r->offset += run->pages * PAGE_SIZE_;
+			*ARENA_PUSH(&r->d->arena, r->kept, r->n_kept) = *run;
+		if (run->in_parent)
+			r->n_same += run->pages;
+		else
+			r->offset += run->pages * PAGE_SIZE_;
 	}
 }
 
@@ -499,37 +532,56 @@ static int save(struct reader *r)
 	to->runs = r->kept;
 	to->n_runs = r->n_kept;
 	r->d->stats.pages_written += r->offset / PAGE_SIZE_;
+	r->d->stats.pages_shared += r->n_same;
 	r->d->stats.memdump_us += now_us() - start;
 	return rc;
 }
 
-static int save_task(struct dump *d, struct dump_task *t, int mem)
+static int save_task(struct dump *d, struct dump_task *t, int mem, bool is_live)
 {
 	char who[32];
-	struct reader r = {
-		.d = d, .t = t, .to = &t->pages, .who = who, .fd = mem, .size = UINT64_MAX
-	};
+	struct reader r = { .d = d,
+			    .t = t,
+			    .to = &t->pages,
+			    .who = who,
+			    .fd = mem,
+			    .size = UINT64_MAX,
+			    .is_live = is_live };
 
 	snprintf(who, sizeof(who), "pid %d", t->process->pid);
 	int rc = save(&r);
 	if (rc == 0)
 		cow_merge(d, t);
+	incremental_task_done(t);
 	return rc;
+}
+
+/* Pages that are stored elsewhere: in an earlier dump, or with another task. */
+static int find_known(struct dump *d, struct dump_task *t)
+{
+	return d->opts->prev_images_dir ? incremental_find(d, t) : cow_find(d, t);
 }
 
 int mem_save_pages(struct dump *d, struct dump_task *t)
 {
 	int mem = process_mem(t->process);
-	int rc = mem < 0 ? mem : cow_find(d, t);
+	int rc = mem < 0 ? mem : find_known(d, t);
 
 	if (t->copy.pid)
 		t->pages.pages_id = ++d->last_pages_id; /* as if it was saved now */
-	return rc < 0 || t->copy.pid ? rc : save_task(d, t, mem);
+	return rc < 0 || t->copy.pid ? rc : save_task(d, t, mem, false);
 }
 
 int mem_save_copied(struct dump *d, struct dump_task *t)
 {
-	return t->copy.pid ? save_task(d, t, t->copy.mem_fd) : 0;
+	return t->copy.pid ? save_task(d, t, t->copy.mem_fd, false) : 0;
+}
+
+int mem_save_live(struct dump *d, struct dump_task *t)
+{
+	int mem = process_mem(t->process);
+
+	return mem < 0 ? mem : save_task(d, t, mem, true);
 }
 
 /* The parts of a file in memory that were written to. */

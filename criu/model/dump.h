@@ -26,6 +26,7 @@ struct dump_tty;
 struct dump_sockets; /* sockets/ */
 struct dump_epoll;
 struct shared_use; /* mem/ */
+struct before;
 struct dump_shared;
 
 /* A lock and what it belongs to. */
@@ -71,10 +72,11 @@ struct dump_task {
 	FdinfoEntry **fds;
 	size_t n_fds;
 	struct saved_pages pages;
-	struct copy copy; /* of its memory, if the tree goes on while that is written */
-	int pidfd;	  /* of the process that has a copy */
+	struct copy copy;      /* of its memory, if the tree goes on while that is written */
+	int pidfd;	       /* of the process that has a copy */
+	struct before *before; /* in an earlier dump; NULL: nothing there (mem/incremental.c) */
 	const struct dump_task *donor; /* an earlier one that has pages in common with it, */
-	struct page_run *shared;       /* these */
+	struct page_run *shared;       /* these; or those that are still as in an earlier dump */
 	size_t n_shared;
 };
 
@@ -94,6 +96,9 @@ struct dump {
 	struct image_dir images;
 	struct image_dir *levels; /* parent, parent/parent, ... below it (mem/cow.c) */
 	size_t n_levels;
+	int before_fd;		   /* directory of an earlier dump; -1: none is looked at */
+	const char *before_run_id; /* of that dump; NULL: it has none */
+	const char *run_id;	 /* of this one, if the kernel notes what is written from now on */
 	struct dump_task *tasks; /* parents before children, as in the tree */
 	size_t n_tasks;
 	FileEntry **files; /* open file descriptions, mapped files, executables */

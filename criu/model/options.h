@@ -19,6 +19,11 @@ enum pidns {
 	PIDNS_NEW,
 };
 
+enum pre_dump_mode {
+	PRE_DUMP_SPLICE,
+	PRE_DUMP_READ,
+};
+
 /* What of two CPUs is compared; the numbers are those of requests. */
 enum cpu_cap {
 	CPU_CAP_UNSET = -1,
@@ -84,6 +89,9 @@ struct options {
 	bool force_irmap;
 	struct option_list irmap_scan_path;
 	struct option_list action_script;
+	const char *prev_images_dir; /* NULL: none */
+	bool track_mem;
+	int pre_dump_mode; /* enum pre_dump_mode */
 	const char *config;
 	bool default_config;
 	bool unprivileged;

@@ -32,6 +32,10 @@ static int load_inventory(struct snapshot *s, int dirfd)
 		return refuse(ENOENT,
 			      "image inventory.img is missing: the directory given by --images-dir "
 			      "holds no finished dump");
+	if (!s->inventory->img_version)
+		return refuse(EINVAL,
+			      "image inventory.img: these are the images of a pre-dump, which hold "
+			      "only memory; restore those of the dump that was made after it");
 	if (s->inventory->img_version != 1 && s->inventory->img_version != 2)
 		return refuse(EINVAL,
 			      "image inventory.img: version %u of the format is not supported",

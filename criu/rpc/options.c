@@ -43,7 +43,8 @@ static const struct {
 	{ "cg_root", "cgroup-root" },
 	{ "manage_cgroups_mode", "manage-cgroups" },
 	{ "irmap_scan_paths", "irmap-scan-path" },
-	{ "pidfd_store_sk", "track-mem" },
+	{ "pre_dump_mode", NULL },
+	{ "pidfd_store_sk", NULL },
 };
 
 /* Sets the option of a field. Returns false if it has none of its own. */
@@ -149,6 +150,10 @@ static bool apply_field(struct options *o, const CriuOpts *req, const ProtobufCF
 
 static bool apply_lists(struct options *o, const CriuOpts *req, char *error, size_t size)
 {
+	if (req->has_pre_dump_mode)
+		o->pre_dump_mode = req->pre_dump_mode == CRIU_PRE_DUMP_MODE__VM_READ
+					   ? PRE_DUMP_READ
+					   : PRE_DUMP_SPLICE;
 	for (size_t i = 0; i < req->n_inherit_fd; i++) {
 		const InheritFd *e = req->inherit_fd[i];
 		size_t room = strlen(e->key) + 32;
@@ -198,6 +203,9 @@ static bool put_places(const struct client *c, const CriuOpts *req, struct optio
 	if (req->log_file && strchr(req->log_file, '/'))
 		return says(error, size, "log_file %s: it may not contain a slash", req->log_file);
 	o->log_file = req->log_to_stderr ? NULL : req->log_file;
+	if (req->has_pidfd_store_sk)
+		return says(error, size,
+			    "pidfd_store_sk: pids that are used again are recognised without it");
 	return !req->has_status_fd || says(error, size, "status_fd is obsolete; use notifications");
 }
 

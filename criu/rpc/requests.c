@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "cmd/commands.h"
+#include "kernel/features.h"
 #include "rpc/rpc.h"
 #include "version.h"
 
@@ -147,18 +148,31 @@ static int run(struct request *q, int (*command)(const struct options *o))
 	return status ? failed(q, errno_of_failure()) : 0;
 }
 
+/* Without a pid it is the client that is meant. */
+static int prepare_tree(struct request *q)
+{
+	int rc = prepare(q);
+
+	if (rc == 0 && !q->options.tree)
+		q->options.tree = q->client->pid;
+	return rc;
+}
+
 static int serve_dump(struct request *q)
 {
 	CriuDumpResp *dump = xmalloc(sizeof(*dump));
 
 	criu_dump_resp__init(dump);
-	if (prepare(q) < 0)
+	if (prepare_tree(q) < 0)
 		return -1;
-	if (!q->options.tree)
-		q->options.tree = q->client->pid;
 	dump->has_restored = true;
 	q->resp.dump = dump;
 	return run(q, cmd_dump);
+}
+
+static int serve_pre_dump(struct request *q)
+{
+	return prepare_tree(q) < 0 ? -1 : run(q, cmd_pre_dump);
 }
 
 static int serve_restore(struct request *q)
@@ -185,15 +199,18 @@ static int serve_check(struct request *q)
 	return cmd_check(&q->options) ? failed(q, 0) : 0;
 }
 
-/* The features are of options that this version has not: none of them is there. */
+/* Of what is asked for, what is there. Lazy pages are not, and nobody needs to keep pidfds for us.
+ */
 static int serve_features(struct request *q)
 {
+	const CriuFeatures *asked = q->req->features;
 	CriuFeatures *f = xmalloc(sizeof(*f));
 
 	criu_features__init(f);
 	f->has_mem_track = f->has_lazy_pages = f->has_pidfd_store = true;
+	f->mem_track = asked && asked->mem_track && kernel_probe("soft-dirty") == 0;
 	q->resp.features = f;
-	return q->req->features ? 0 : failed(q, 0);
+	return asked ? 0 : failed(q, 0);
 }
 
 static int serve_version(struct request *q)
@@ -246,19 +263,22 @@ static int serve_later(struct request *q)
 	return failed(q, ENOTSUP);
 }
 
-static const struct {
+/* After a pre-dump that is one of several only what is in the same sequence may follow. */
+static const struct row {
 	CriuReqType type, answer;
 	int (*serve)(struct request *q);
 	bool may_stay_open;
+	bool may_follow, is_followed;
 } table[] = {
-	{ CRIU_REQ_TYPE__DUMP, CRIU_REQ_TYPE__DUMP, serve_dump, false },
+	{ CRIU_REQ_TYPE__DUMP, CRIU_REQ_TYPE__DUMP, serve_dump, .may_follow = true },
 	{ CRIU_REQ_TYPE__RESTORE, CRIU_REQ_TYPE__RESTORE, serve_restore, false },
 	{ CRIU_REQ_TYPE__CHECK, CRIU_REQ_TYPE__CHECK, serve_check, false },
 	{ CRIU_REQ_TYPE__FEATURE_CHECK, CRIU_REQ_TYPE__FEATURE_CHECK, serve_features, true },
 	{ CRIU_REQ_TYPE__VERSION, CRIU_REQ_TYPE__VERSION, serve_version, true },
 	{ CRIU_REQ_TYPE__WAIT_PID, CRIU_REQ_TYPE__WAIT_PID, serve_wait, false },
-	{ CRIU_REQ_TYPE__PRE_DUMP, CRIU_REQ_TYPE__PRE_DUMP, serve_later, false },
-	{ CRIU_REQ_TYPE__SINGLE_PRE_DUMP, CRIU_REQ_TYPE__SINGLE_PRE_DUMP, serve_later, false },
+	{ CRIU_REQ_TYPE__PRE_DUMP, CRIU_REQ_TYPE__PRE_DUMP, serve_pre_dump, .may_follow = true,
+	  .is_followed = true },
+	{ CRIU_REQ_TYPE__SINGLE_PRE_DUMP, CRIU_REQ_TYPE__SINGLE_PRE_DUMP, serve_pre_dump, false },
 	{ CRIU_REQ_TYPE__PAGE_SERVER, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
 	{ CRIU_REQ_TYPE__PAGE_SERVER_CHLD, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
 	{ CRIU_REQ_TYPE__CPUINFO_DUMP, CRIU_REQ_TYPE__CPUINFO_DUMP, serve_cpuinfo, true },
@@ -280,38 +300,58 @@ static bool has_nobody_to_answer(const struct request *q)
 	       q->options.tree == q->client->pid && !q->options.leave_running;
 }
 
+static const struct row *find_row(CriuReqType type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		if (table[i].type == type)
+			return &table[i];
+	return NULL;
+}
+
+/* Does what the request wants; without a row it wants nothing that there is. 0, or -1 if it fails.
+ */
+static int answer(struct request *q, const struct row *row)
+{
+	struct client *c = q->client;
+
+	q->resp.success = true;
+	q->resp.type = row ? row->answer : CRIU_REQ_TYPE__EMPTY;
+	if (!row && c->is_in_sequence) {
+		(void)explain(q, "after PRE_DUMP there may only be another one, or DUMP");
+		return failed(q, 0);
+	}
+	if (!row) {
+		(void)explain(q, "unknown request %d", (int)q->req->type);
+		return failed(q, 0);
+	}
+	if (c->uid != geteuid() && geteuid() != 0) {
+		(void)explain(q, "the service works for uid %u; the client has uid %u", geteuid(),
+			      c->uid);
+		return failed(q, EPERM);
+	}
+	return row->serve(q);
+}
+
 /* Returns 1 if the connection stays open, 0 if it ends well, or -1. */
 static int serve(struct client *c, const CriuReq *req)
 {
 	struct request q = {
 		.client = c, .req = req, .resp = CRIU_RESP__INIT, .options = *c->base
 	};
-	size_t i = 0;
-	int rc;
+	const struct row *row = find_row(req->type);
 
 	q.options.service_fd = c->fd;
-	while (i < ARRAY_SIZE(table) && table[i].type != req->type)
-		i++;
-	bool is_known = i < ARRAY_SIZE(table);
-	if (is_known && req->keep_open && !table[i].may_stay_open)
+	if (row && req->keep_open && !row->may_stay_open)
 		return -1;
+	if (row && c->is_in_sequence && !row->may_follow)
+		row = NULL;
 	log_clear_first_error();
-	q.resp.success = true;
-	q.resp.type = is_known ? table[i].answer : CRIU_REQ_TYPE__EMPTY;
-	if (!is_known) {
-		(void)explain(&q, "unknown request %d", (int)req->type);
-		rc = failed(&q, 0);
-	} else if (c->uid != geteuid() && geteuid() != 0) {
-		(void)explain(&q, "the service works for uid %u; the client has uid %u", geteuid(),
-			      c->uid);
-		rc = failed(&q, EPERM);
-	} else {
-		rc = table[i].serve(&q);
-	}
+	int rc = answer(&q, row);
 	if (!has_nobody_to_answer(&q) && client_send(c, &q.resp) < 0)
 		rc = -1;
 	free_answers(&q);
-	return rc < 0 ? -1 : req->keep_open;
+	c->is_in_sequence = row && row->is_followed;
+	return rc < 0 ? -1 : req->keep_open || c->is_in_sequence;
 }
 
 int client_serve(struct client *c)

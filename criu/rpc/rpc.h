@@ -18,6 +18,7 @@ struct client {
 	int pid; /* of the peer */
 	unsigned uid;
 	bool is_worker;		    /* swrk: its descriptors are ours too */
+	bool is_in_sequence;	    /* its last request was a PRE_DUMP */
 	const struct options *base; /* of the command line and config files */
 };
 

@@ -184,7 +184,7 @@ class Outside:
 
     WATCHED = ('/run',)
     SUSPECT = re.compile(r'criu|crtools|link_remap', re.I)
-    KNOWN = {'/run/criu.kdat'}
+    KNOWN = {'/run/criu.kdat', '/run/criu-tracking'}
     TRANSIENT_SEC = 5
 
     def __init__(self, watched=WATCHED):
@@ -208,9 +208,10 @@ class Outside:
 
 
 class Case:
-    def __init__(self, row, directory, criu, places, cycles, user=None):
+    def __init__(self, row, directory, criu, places, cycles, user=None, chain=False):
         self.row = row
         self.user = user
+        self.chain = [] if chain else None      # directories of images, each the parent of the next
         self.top = directory
         self.own(directory)
         self.criu = criu
@@ -379,12 +380,34 @@ class Case:
         said = snapshot.read(os.path.join(self.top, 'criu.out')).splitlines()[-4:]
         return '\n'.join(['    ' + l for l in (errors or lines)[-LOG_LINES:] + said])
 
+    def link(self, images):
+        """Options by which what was dumped before is left out; the next leaves out what this one has."""
+        if self.chain is None:
+            return []
+        args = ['--track-mem'] + (['--prev-images-dir', os.path.join('..', self.chain[-1])] if self.chain else [])
+        self.chain.append(os.path.basename(images))
+        return args
+
+    def pre_dump(self, images):
+        os.mkdir(images)
+        self.own(images)
+        status, command = self.run_criu('pre-dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
+                                        '-v4', *self.link(images))
+        if status:
+            raise Failed(f'{command}\n  {say_status(status)}\n' + self.tool_words(images, 'dump.log'))
+        self.must_live()
+
     def dump(self, images, leave_running):
         os.mkdir(images)
         self.own(images)
         before = self.snapshot()
+        if self.chain is not None:
+            self.pre_dump(images + '-pre')
+            self.compare(before, 'pre-dump')
+            self.check('pre-dump')
+            before = self.snapshot()
         status, command = self.run_criu('dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
-                                        '-v4', *(['-R'] if leave_running else []))
+                                        '-v4', *(['-R'] if leave_running else []), *self.link(images))
         if status:
             raise Failed(f'{command}\n  {say_status(status)}; {self.state_after_failure(before)}\n'
                          + self.tool_words(images, 'dump.log'))
@@ -548,7 +571,7 @@ def take_huge_pages_back(changed):
         write(path, value)
 
 
-def run_row(row, directory, criu, places, cycles, timeout, user=None):
+def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=False):
     """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
     become_subreaper()
     signal.signal(signal.SIGALRM, on_alarm)
@@ -558,7 +581,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None):
     try:
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)
-        Case(row, directory, criu, places, cycles, user).run()
+        Case(row, directory, criu, places, cycles, user, chain).run()
         verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
     except Skipped as e:
         verdict = ('skip', str(e))

@@ -27,7 +27,11 @@
 #define GUARD_REMOVE	103
 #define UNREADABLE	1	/* in place of a hash */
 
+/* What processes do when they get the signal. */
+enum task { COMPARE, GO_ON, NOTE };
+
 static struct board {
+	volatile enum task task;
 	volatile int round, answers[MAX_PROCS];
 	volatile int pages[MAX_PROCS];	/* the first that differs, from 1 */
 } *board;
@@ -169,7 +173,7 @@ static void op_cut(void)
 {
 	unsigned long i = pick(NR_FILES), size = pick(FILE_PAGES * PAGE);
 
-	if (!pick(4))
+	if (!pick(4) && files[i] >= 0)
 		need("ftruncate", ftruncate(files[i], i ? size & ~(PAGE - 1) : size));
 }
 
@@ -177,6 +181,12 @@ static void (*const ops[])(void) = {
 	op_map, op_map, op_map_file, op_unmap, op_protect, op_protect, op_move, op_advise, op_advise,
 	op_lock, op_write, op_write, op_write, op_write, op_cut,
 };
+
+static void run(long steps)
+{
+	for (; steps > 0; steps--)
+		ops[pick(ARRAY_SIZE(ops))]();
+}
 
 /* ---- compare ---- */
 
@@ -211,9 +221,23 @@ static void compare_pages(void)
 	is_noted = true;
 }
 
+static void do_task(void)
+{
+	switch (board->task) {
+	case GO_ON:
+		run(param_long("more"));
+		break;
+	case NOTE:
+		is_noted = false;
+		/* fall through */
+	case COMPARE:
+		compare_pages();
+	}
+}
+
 static void answer(void)
 {
-	compare_pages();
+	do_task();
 	board->answers[number_here] = board->round;
 }
 
@@ -247,19 +271,15 @@ static void make_files(void)
 		need("unlink", unlink(dir_path("file3")));
 }
 
-static void run(long steps)
-{
-	for (; steps > 0; steps--)
-		ops[pick(ARRAY_SIZE(ops))]();
-}
-
 static void close_files(void)
 {
 	int i;
 
 	for (i = 0; i < NR_FILES; i++)
-		if (pick(2))
+		if (pick(2)) {
 			close(files[i]);
+			files[i] = -1;
+		}
 }
 
 static void start_child(int n)
@@ -298,20 +318,33 @@ static void make(void)
 	close_files();
 }
 
-static void check(void)
+/* One after the other: what they share differs from moment to moment. */
+static void let_all(enum task task)
 {
 	int n;
 
+	board->task = task;
 	board->round++;
-	compare_pages();
+	do_task();
 	for (n = 1; n < nr_procs; n++) {
 		kill(children[n], SIGUSR1);
 		if (!wait_until(has_answered, &n))
 			bad("process %d does not answer", n);
 	}
+}
+
+static void check(void)
+{
+	int n;
+
+	let_all(COMPARE);
 	for (n = 0; n < nr_procs; n++)
 		if (board->pages[n])
 			bad("process %d: the page at %p differs", n, page_at(board->pages[n] - 1));
+	if (!param_long("more"))
+		return;
+	let_all(GO_ON);
+	let_all(NOTE);
 }
 
 static void stop(void)
@@ -330,6 +363,7 @@ struct factory randmem_factory = {
 		{ "dir", NULL, "an empty directory" },
 		{ "steps", "120", "operations of the first process" },
 		{ "procs", "3", "processes" },
+		{ "more", "0", "operations of each process after each check" },
 	},
 	.make	= make,
 	.check	= check,

@@ -17,10 +17,12 @@ CRIU = os.environ.get("CRIU", str(ROOT / "criu/criu"))
 PATIENCE_SEC = 20
 EMPTY, DUMP, RESTORE, CHECK, PRE_DUMP, _, NOTIFY = range(7)
 CPUINFO_DUMP, CPUINFO_CHECK, FEATURE_CHECK, VERSION, WAIT_PID = 7, 8, 9, 10, 11
+SINGLE_PRE_DUMP = 13
 # numbers of fields
 REQ = dict(type=1, opts=2, notify_success=3, keep_open=4, features=5, pid=6)
-OPTS = dict(images_dir_fd=1, pid=2, leave_running=3, shell_job=7, log_level=9, log_file=10, notify_scripts=12,
-            tcp_established=5, cpu_cap=20, inherit_fd=27, external=37, timeout=45, config_file=51)
+OPTS = dict(images_dir_fd=1, pid=2, leave_running=3, shell_job=7, log_level=9, log_file=10, notify_scripts=12, parent_img=14,
+            track_mem=15,            tcp_established=5, cpu_cap=20, inherit_fd=27, external=37, timeout=45, config_file=51,
+            pre_dump_mode=61, pidfd_store_sk=62)
 RESP = dict(type=1, success=2, dump=3, restore=4, notify=5, cr_errno=7, features=8, cr_errmsg=9, version=10)
 tests = []
 
@@ -224,7 +226,7 @@ class Target:
         need(self.numbers() == list(range(1, len(self.numbers()) + 1)), "it does not count on")
 
     def opts(self, **more):
-        return message(OPTS, images_dir_fd=self.fd, pid=self.pid, log_level=4, **more)
+        return message(OPTS, **{'images_dir_fd': self.fd, 'pid': self.pid, 'log_level': 4, **more})
 
     def end(self):
         try:

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "mem/incremental.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "kernel/abi.h"
+#include "mem/mem.h"
+#include "mem/tracking.h"
+#include "model/vma.h"
+
+#define WINDOW 512 /* pages that are looked at in one go */
+
+int incremental_open(struct dump *d)
+{
+	const char *path = d->opts->prev_images_dir;
+	InventoryEntry *inventory;
+	struct stat st, own;
+
+	d->before_fd = -1;
+	if (!path)
+		return 0;
+	d->before_fd = openat(d->images.fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->before_fd < 0 || fstat(d->before_fd, &st) < 0 || fstat(d->images.fd, &own) < 0)
+		return fail(errno, "--prev-images-dir %s: open (relative paths begin in %s)", path,
+			    d->opts->images_dir);
+	if (st.st_dev == own.st_dev && st.st_ino == own.st_ino)
+		return refuse(EINVAL,
+			      "--prev-images-dir %s: that is the directory of this dump itself",
+			      path);
+	int rc = image_read_one(d->before_fd, IMG_INVENTORY, 0, &d->arena, &inventory);
+	if (rc == 0)
+		return refuse(ENOENT,
+			      "--prev-images-dir %s: image inventory.img is missing: it holds no "
+			      "finished dump or pre-dump",
+			      path);
+	if (rc > 0)
+		d->before_run_id = inventory->dump_criu_run_id;
+	return min(rc, 0);
+}
+
+int incremental_link(struct dump *d)
+{
+	const char *path = d->opts->prev_images_dir;
+
+	return path ? image_dir_link(&d->images, "parent", path) : 0;
+}
+
+/*
+ * What kernel or devices write does not count as written by the task, or is not known page by page;
+ * so that is always stored.
+ */
+static bool is_tracked(const VmaEntry *e)
+{
+	return !(e->status & (VMA_AIO_RING | VMA_VDSO)) && !(e->flags & MAP_HUGETLB);
+}
+
+struct search {
+	struct dump *d;
+	struct dump_task *t;
+	int fd;	    /* pagemap */
+	size_t vma; /* none before it is of interest any more */
+	struct page_run *clean;
+	size_t n_clean;
+};
+
+static void add_clean(struct search *s, uint64_t addr)
+{
+	struct page_run *last = s->n_clean ? &s->clean[s->n_clean - 1] : NULL;
+
+	if (last && page_run_end(last) == addr)
+		last->pages++;
+	else
+		*ARENA_PUSH(&s->d->arena, s->clean, s->n_clean) =
+			(struct page_run){ .vaddr = addr, .pages = 1 };
+}
+
+/* Finds the clean pages of [addr, end), which are in the earlier dump. */
+static int search_pages(struct search *s, uint64_t addr, uint64_t end)
+{
+	uint64_t entry[WINDOW];
+
+	while (addr < end) {
+		size_t n = min((end - addr) / PAGE_SIZE_, (uint64_t)WINDOW);
+		int rc = pread_all(s->fd, entry, n * sizeof(entry[0]),
+				   addr / PAGE_SIZE_ * sizeof(entry[0]));
+
+		if (rc < 0)
+			return fail(-rc, "pid %d: read pagemap at %#lx", s->t->process->pid,
+				    (long)addr);
+		for (size_t i = 0; i < n; i++, addr += PAGE_SIZE_)
+			if (!(entry[i] & ABI_PM_SOFT_DIRTY))
+				add_clean(s, addr);
+	}
+	return 0;
+}
+
+/* Of pages that the task has and the earlier dump, too: those in mappings that are tracked. */
+static int search_common(struct search *s, uint64_t start, uint64_t end)
+{
+	const MmEntry *mm = s->t->mm;
+
+	while (s->vma < mm->n_vmas && mm->vmas[s->vma]->end <= start)
+		s->vma++;
+	for (size_t v = s->vma; v < mm->n_vmas && mm->vmas[v]->start < end; v++) {
+		const VmaEntry *e = mm->vmas[v];
+		int rc =
+			is_tracked(e) ? search_pages(s, max(start, e->start), min(end, e->end)) : 0;
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* Pages of the task, those of the earlier dump, and mappings come by address. */
+static int search_run(struct search *s, const struct page_run *run)
+{
+	const struct pagemap *before = &s->t->before->pages;
+	uint64_t end = page_run_end(run);
+	int rc = 0;
+
+	for (size_t i = pagemap_first_behind(before, run->vaddr);
+	     i < before->n && before->run[i].vaddr < end && rc == 0; i++)
+		rc = search_common(s, max(run->vaddr, before->run[i].vaddr),
+				   min(end, page_run_end(&before->run[i])));
+	return rc;
+}
+
+/* A ring of asynchronous I/O: devices may write to any memory, unseen by the page table. */
+static bool is_trusted(const struct dump *d, const struct dump_task *t)
+{
+	return !t->mm->n_aios && tracking_holds(t, d->before_run_id);
+}
+
+static int find_clean(struct dump *d, struct dump_task *t)
+{
+	autoclose int fd = openat(t->process->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
+	struct search s = { .d = d, .t = t, .fd = fd };
+	int rc = 0;
+
+	if (fd < 0)
+		return fail(errno, "pid %d: open pagemap", t->process->pid);
+	for (size_t i = 0; i < t->pages.n_runs && rc == 0; i++)
+		rc = search_run(&s, &t->pages.runs[i]);
+	if (rc < 0)
+		return rc;
+	t->shared = s.clean;
+	t->n_shared = s.n_clean;
+	mem_take_out(&d->arena, &t->pages, t->shared, t->n_shared);
+	return 0;
+}
+
+int incremental_find(struct dump *d, struct dump_task *t)
+{
+	struct before *b = arena_new(&d->arena, struct before);
+
+	b->set.arena = &d->arena;
+	t->before = b;
+	int rc = pagemap_read(&b->set, d->before_fd, IMG_PAGEMAP, t->process->pid, &b->pages);
+	if (rc > 0 && is_trusted(d, t))
+		rc = find_clean(d, t);
+	else if (rc > 0)
+		return 0;
+	incremental_task_done(t);
+	return rc;
+}
+
+/* What cannot be read counts as different. */
+void incremental_compare(const struct before *b, uint64_t addr, const uint8_t *data, size_t pages,
+			 uint64_t *same)
+{
+	uint8_t buf[16 * PAGE_SIZE_];
+	uint64_t end = addr + pages * PAGE_SIZE_;
+
+	for (size_t i = pagemap_first_behind(&b->pages, addr);
+	     i < b->pages.n && b->pages.run[i].vaddr < end; i++) {
+		const struct page_run *r = &b->pages.run[i];
+		uint64_t pos = max(addr, r->vaddr), stop = min(end, page_run_end(r));
+
+		while (pos < stop) {
+			size_t n = min((stop - pos) / PAGE_SIZE_, sizeof(buf) / PAGE_SIZE_);
+
+			if (pread_all(r->fd, buf, n * PAGE_SIZE_, r->offset + (pos - r->vaddr)) < 0)
+				break;
+			for (size_t k = 0; k < n; k++, pos += PAGE_SIZE_) {
+				size_t page = (pos - addr) / PAGE_SIZE_;
+
+				if (!memcmp(buf + k * PAGE_SIZE_, data + page * PAGE_SIZE_,
+					    PAGE_SIZE_))
+					same[page / 64] |= 1ull << page % 64;
+			}
+		}
+	}
+}
+
+void incremental_task_done(struct dump_task *t)
+{
+	if (t->before)
+		pagemap_set_done(&t->before->set);
+	t->before = NULL;
+}
+
+void incremental_done(struct dump *d)
+{
+	for (size_t i = 0; i < d->n_tasks; i++)
+		incremental_task_done(&d->tasks[i]);
+	own_close(&d->before_fd);
+}
