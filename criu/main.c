@@ -27,7 +27,7 @@ static const struct command {
 	{ "pre-dump", cmd_pre_dump,
 	  "write memory ahead of a dump, which then stops the tree shorter" },
 	{ "lazy-pages", NULL, NULL },
-	{ "page-server", NULL, NULL },
+	{ "page-server", cmd_page_server, "take the pages of a dump from the network" },
 	{ "service", cmd_service, "serve requests of other programs (RPC)" },
 	{ "swrk", cmd_swrk, "serve the requests of one program: criu swrk FD",
 	  .has_argument = true },

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/arena.h"
@@ -78,6 +79,16 @@ int pwrite_all(int fd, const void *data, size_t size, off_t pos)
 		size -= n;
 	}
 	return 0;
+}
+
+void iov_skip(struct iovec **v, int *n, size_t size)
+{
+	for (; *n && size >= (*v)->iov_len; ++*v, --*n)
+		size -= (*v)->iov_len;
+	if (*n) {
+		(*v)->iov_base = (char *)(*v)->iov_base + size;
+		(*v)->iov_len -= size;
+	}
 }
 
 ssize_t read_file_at(int dirfd, const char *path, char **ret_text)

@@ -14,6 +14,10 @@ int read_all(int fd, void *data, size_t size);
 int pread_all(int fd, void *data, size_t size, off_t pos);
 int pwrite_all(int fd, const void *data, size_t size, off_t pos);
 
+/* Leaves out what is done of the pieces: the first size bytes. */
+struct iovec;
+void iov_skip(struct iovec **v, int *n, size_t size);
+
 /*
  * Reads a whole file of unknown size (such as one of /proc), NUL-terminated.
  * Returns its length or -errno; the caller frees *ret_text.

@@ -8,6 +8,7 @@
 int cmd_dump(const struct options *o);
 int cmd_pre_dump(const struct options *o);
 int cmd_restore(const struct options *o);
+int cmd_page_server(const struct options *o);
 int cmd_check(const struct options *o);
 
 /* criu cpuinfo dump, criu cpuinfo check: 255 if nothing could be written, 1 if it does not fit. */

@@ -20,6 +20,7 @@
 #include "mem/cow.h"
 #include "mem/incremental.h"
 #include "mem/mem.h"
+#include "mem/pageclient.h"
 #include "mem/tracking.h"
 #include "model/dump.h"
 #include "task/collect.h"
@@ -37,7 +38,8 @@ int dumping_open_images(void *ctx)
 	if (!d->opts->dry_run && faccessat(d->images.fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return fail(errno, "images directory %s: it cannot be written to",
 			    d->opts->images_dir);
-	return incremental_open(d);
+	int rc = incremental_open(d);
+	return rc < 0 ? rc : page_client_connect(d);
 }
 
 int dumping_freeze(void *ctx)
@@ -256,7 +258,9 @@ static int write_images(void *ctx)
 		rc = write_timens(d);
 	if (rc == 0 && d->opts->cpu_cap > CPU_CAP_NONE)
 		rc = cpuinfo_write(&d->images);
-	return rc < 0 ? rc : task_write_images(d);
+	if (rc == 0)
+		rc = task_write_images(d);
+	return rc < 0 ? rc : page_client_close(d);
 }
 
 void dumping_put_run(const struct dump *d, InventoryEntry *e)
@@ -416,12 +420,13 @@ void dumping_done(struct dump *d)
 	cow_close_levels(d);
 	image_dir_done(&d->images);
 	own_close(&d->images.fd);
+	own_close(&d->page_server.fd);
 	arena_done(&d->arena);
 }
 
 int cmd_dump(const struct options *o)
 {
-	struct dump d = { .opts = o, .images.fd = -1, .before_fd = -1 };
+	struct dump d = DUMP_INIT(o);
 
 	if (!o->tree) {
 		(void)refuse(EINVAL, "no process to dump; give --tree PID");

@@ -5,6 +5,11 @@
 
 #include "model/dump.h"
 
+#define DUMP_INIT(o)                                                                               \
+	{                                                                                          \
+		.opts = (o), .images.fd = -1, .before_fd = -1, .page_server.fd = -1                \
+	}
+
 int dumping_open_images(void *ctx);
 int dumping_freeze(void *ctx);
 void dumping_thaw(void *ctx);

@@ -14,6 +14,7 @@
 #include "cmd/stats.h"
 #include "mem/incremental.h"
 #include "mem/mem.h"
+#include "mem/pageclient.h"
 #include "mem/tracking.h"
 #include "task/collect.h"
 
@@ -94,12 +95,12 @@ static int write_images(void *ctx)
 	int rc = 0;
 
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++) {
-		const struct dump_task *t = &d->tasks[i];
+		struct dump_task *t = &d->tasks[i];
 
 		if (!t->process->is_zombie)
-			rc = mem_write_pages(d, IMG_PAGEMAP, t->process->pid, &t->pages);
+			rc = mem_write_pages(d, &t->pages);
 	}
-	return rc;
+	return rc < 0 ? rc : page_client_close(d);
 }
 
 /* It has no version: nothing can be restored from here. */
@@ -142,8 +143,10 @@ static int check_options(const struct options *o)
 
 int cmd_pre_dump(const struct options *o)
 {
-	struct dump d = { .opts = o, .images.fd = -1, .before_fd = -1 };
+	struct options tracked = *o;
+	struct dump d = DUMP_INIT(&tracked);
 
+	tracked.track_mem = true;
 	if (check_options(o) < 0)
 		return 1;
 	int rc = steps_run("pre-dump", steps, ARRAY_SIZE(steps), &d);

@@ -158,7 +158,7 @@ static int save(struct dump *d, struct dump_memfd *m)
 	snprintf(who, sizeof(who), "memfd %s (%s)", m->entry->name, m->source);
 	if (from < 0)
 		return fail(errno, "%s: open", who);
-	return mem_save_file(d, from, m->entry->size, who, &m->pages);
+	return mem_save_file(d, from, m->entry->size, who, m->entry->shmid, &m->pages);
 }
 
 int memfds_save(struct dump *d)
@@ -179,9 +179,9 @@ int memfds_write(struct dump *d)
 	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
 		image_add(&out, m->entry);
 	int rc = image_commit(&out);
-	for (const struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
+	for (struct dump_memfd *m = d->memfds; m && rc == 0; m = m->next)
 		if (m->entry->size)
-			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, m->entry->shmid, &m->pages);
+			rc = mem_write_pages(d, &m->pages);
 	return rc;
 }
 

@@ -83,6 +83,14 @@ size_t pagemap_first_behind(const struct pagemap *map, uint64_t addr)
 	return lo;
 }
 
+bool pagemap_has(const struct pagemap *map, uint64_t start, uint64_t end)
+{
+	for (size_t i = pagemap_first_behind(map, start);
+	     i < map->n && start < end && map->run[i].vaddr <= start; i++)
+		start = page_run_end(&map->run[i]);
+	return start >= end;
+}
+
 /* Takes the pages [start, end) from the parent, where they may lie in several pieces. */
 static int take_from_parent(struct reading *r, const struct pagemap *parent, uint64_t start,
 			    uint64_t end, struct pagemap *out)

@@ -56,6 +56,9 @@ struct pagemap {
 /* Index of the first run that ends behind addr; n if there is none. */
 size_t pagemap_first_behind(const struct pagemap *map, uint64_t addr);
 
+/* Does it have all pages of [start, end)? */
+bool pagemap_has(const struct pagemap *map, uint64_t start, uint64_t end);
+
 /* The pages files that runs refer to. */
 struct pages_file {
 	dev_t dev;

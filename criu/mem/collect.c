@@ -617,6 +617,8 @@ int mem_collect_pages(struct dump *d, struct dump_task *t)
 
 	if (fd < 0)
 		return fail(errno, "pid %d: open pagemap", t->process->pid);
+	t->pages.type = IMG_PAGEMAP;
+	t->pages.id = t->process->pid;
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
 		const VmaEntry *e = t->mm->vmas[i];
 

@@ -11,6 +11,7 @@
 #include "base/own.h"
 #include "kernel/abi.h"
 #include "mem/mem.h"
+#include "mem/pageclient.h"
 #include "mem/tracking.h"
 #include "model/vma.h"
 
@@ -118,12 +119,18 @@ static int search_common(struct search *s, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Pages of the task, those of the earlier dump, and mappings come by address. */
+/*
+ * Pages of the task, those of the earlier dump, and mappings come by address. A page server has all
+ * that the task had then.
+ */
 static int search_run(struct search *s, const struct page_run *run)
 {
-	const struct pagemap *before = &s->t->before->pages;
 	uint64_t end = page_run_end(run);
 	int rc = 0;
+
+	if (s->d->opts->page_server)
+		return search_common(s, run->vaddr, end);
+	const struct pagemap *before = &s->t->before->pages;
 
 	for (size_t i = pagemap_first_behind(before, run->vaddr);
 	     i < before->n && before->run[i].vaddr < end && rc == 0; i++)
@@ -156,10 +163,23 @@ static int find_clean(struct dump *d, struct dump_task *t)
 	return 0;
 }
 
+/* What the pages are compared with is on the other machine. */
+static int find_with_server(struct dump *d, struct dump_task *t)
+{
+	bool has_parent = false;
+	int rc = is_trusted(d, t) ? page_client_has_parent(d, &t->pages, &has_parent) : 0;
+
+	if (rc == 0 && !has_parent)
+		info("pid %d: all its pages are sent: what has been written since is not known",
+		     t->process->pid);
+	return rc == 0 && has_parent ? find_clean(d, t) : rc;
+}
+
 int incremental_find(struct dump *d, struct dump_task *t)
 {
+	if (d->opts->page_server)
+		return find_with_server(d, t);
 	struct before *b = arena_new(&d->arena, struct before);
-
 	b->set.arena = &d->arena;
 	t->before = b;
 	int rc = pagemap_read(&b->set, d->before_fd, IMG_PAGEMAP, t->process->pid, &b->pages);

@@ -65,10 +65,10 @@ int mem_write_images(struct dump *d, struct dump_task *t);
  * The same for a file in memory (memfd, shared segment) of that size: what was written to is
  * saved, zero pages left out. fd is open for reading. Errors are reported.
  */
-int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who,
+int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who, unsigned long id,
 		  struct saved_pages *ret_pages);
-int mem_write_pages(struct dump *d, enum image_type type, unsigned long id,
-		    const struct saved_pages *p);
+/* Their pagemap, and pages that are held: to files, or to the page server. */
+int mem_write_pages(struct dump *d, struct saved_pages *p);
 
 /* Fills a file in memory, which has its size, with the pages of an image. 0 or an error. */
 int mem_fill_file(int fd, uint64_t size, const struct pagemap *pages, const char *who);

@@ -31,6 +31,8 @@ static inline void own_init_task(struct own *o, struct dump_task *t, pid_t pid)
 	*t = (struct dump_task){ .process = arena_new(&o->d.arena, struct process), .pidfd = -1 };
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	t->process->pid = pid;
+	t->pages.type = IMG_PAGEMAP;
+	t->pages.id = pid;
 	t->process->proc_fd = ASSERT_OK(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	t->process->mem_fd = ASSERT_OK(open(path, O_RDWR | O_CLOEXEC));

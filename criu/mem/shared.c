@@ -168,7 +168,7 @@ int mem_save_shared(struct dump *d)
 		if (fd < 0)
 			return fd;
 		snprintf(who, sizeof(who), "shared memory %lu", (long)s->id);
-		int rc = mem_save_file(d, fd, s->size, who, &s->pages);
+		int rc = mem_save_file(d, fd, s->size, who, s->id, &s->pages);
 		if (rc < 0)
 			return rc;
 	}
@@ -207,8 +207,7 @@ int mem_write_shared(struct dump *d)
 		cut_run(&d->arena, &d->shared[i].pages, d->shared[i].mapped);
 	for (size_t i = 0; i < d->n_shared && rc == 0; i++)
 		if (!d->shared[i].is_private)
-			rc = mem_write_pages(d, IMG_SHMEM_PAGEMAP, d->shared[i].id,
-					     &d->shared[i].pages);
+			rc = mem_write_pages(d, &d->shared[i].pages);
 	return rc;
 }
 

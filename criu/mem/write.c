@@ -24,6 +24,7 @@
 #include "mem/cow.h"
 #include "mem/incremental.h"
 #include "mem/mem.h"
+#include "mem/pageclient.h"
 #include "model/vma.h"
 
 #define CHUNK_SIZE    (256u << 10)
@@ -67,6 +68,7 @@ struct reader {
 	size_t n_kept;
 	uint64_t offset; /* of the next kept page in the file */
 	uint64_t n_same; /* pages that are as before */
+	size_t known;	 /* runs that a page server has been told it knows */
 	uint64_t failed; /* address that could not be read */
 };
 
@@ -99,11 +101,16 @@ static bool is_zero_page(const uint8_t *page)
 	return true;
 }
 
-/* In a private file mapping a page of zeroes hides what the file has there. */
+/*
+ * In a private file mapping a page of zeroes hides what the file has there. And a page server is
+ * not asked whether it has a page that was not written to since: it gets all of them.
+ */
 static bool keeps_zero_pages(struct reader *r, uint64_t addr)
 {
 	if (!r->t)
 		return false;
+	if (r->d->opts->page_server && r->d->opts->track_mem)
+		return true;
 	const MmEntry *mm = r->t->mm;
 
 	while (r->vma < mm->n_vmas && mm->vmas[r->vma]->end <= addr)
@@ -295,14 +302,74 @@ static int write_chunk(int fd, struct chunk *c)
 		if (done <= 0)
 			return done ? -errno : -EIO;
 		pos += done;
-		for (; n && (size_t)done >= v->iov_len; v++, n--)
-			done -= v->iov_len;
-		if (n) {
-			v->iov_base = (uint8_t *)v->iov_base + done;
-			v->iov_len -= done;
-		}
+		iov_skip(&v, &n, done);
 	}
 	return 0;
+}
+
+/* Runs that are known to the server already and come before that address. */
+static int send_known(struct reader *r, uint64_t addr)
+{
+	int rc = 0;
+
+	for (; r->t && r->known < r->t->n_shared && r->t->shared[r->known].vaddr < addr && rc == 0;
+	     r->known++) {
+		struct page_run run = r->t->shared[r->known];
+
+		run.in_parent = true;
+		rc = page_client_add(r->d, r->to, &run, NULL, 0);
+	}
+	return rc;
+}
+
+/* Moves the pieces that hold the bytes of a run, or parts of them, from *v to out. */
+static int take_pieces(struct iovec **v, uint64_t bytes, struct iovec *out)
+{
+	int n = 0;
+
+	while (bytes) {
+		size_t len = min((uint64_t)(*v)->iov_len, bytes);
+
+		out[n++] = (struct iovec){ (*v)->iov_base, len };
+		(*v)->iov_base = (uint8_t *)(*v)->iov_base + len;
+		(*v)->iov_len -= len;
+		*v += !(*v)->iov_len;
+		bytes -= len;
+	}
+	return n;
+}
+
+/* Runs, and the pieces of those that are present, in their order. */
+static int send_runs(struct reader *r, const struct page_run *runs, size_t n, struct iovec *v)
+{
+	struct iovec out[CHUNK_PAGES];
+	int rc = 0;
+
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		int pieces =
+			runs[i].in_parent ? 0 : take_pieces(&v, runs[i].pages * PAGE_SIZE_, out);
+
+		rc = send_known(r, runs[i].vaddr);
+		if (rc == 0)
+			rc = page_client_add(r->d, r->to, &runs[i], out, pieces);
+	}
+	return rc;
+}
+
+static int send_alone(struct reader *r, uint8_t *buffer)
+{
+	struct chunk c = { .data = buffer };
+	int rc = page_client_open(r->d, r->to);
+
+	while (rc == 0 && (rc = fill_chunk(r, &c)) > 0) {
+		uint64_t start = now_us();
+
+		rc = send_runs(r, c.runs, c.n_runs, c.keep);
+		r->d->stats.memwrite_us += now_us() - start;
+		if (rc == 0)
+			rc = engine_check(&r->d->engine);
+	}
+	return rc < 0 ? rc : send_known(r, UINT64_MAX);
 }
 
 static int write_failed(int err, uint32_t id)
@@ -451,6 +518,8 @@ static int write_runs(struct reader *r, int fd, uint64_t total)
 		return fail(errno, "allocate a buffer for pages");
 	autounmap struct local_map buffer = map;
 
+	if (r->d->opts->page_server)
+		return send_alone(r, buffer.addr);
 	return total >= THREAD_FROM ? write_with_helper(r, fd, buffer.addr, total)
 				    : write_alone(r, fd, buffer.addr);
 }
@@ -484,6 +553,27 @@ static int hold(struct reader *r, uint64_t total)
 	}
 	r->d->held_bytes += total;
 	return 0;
+}
+
+static int send_held(struct dump *d, struct saved_pages *p)
+{
+	struct reader r = { .d = d, .to = p };
+	struct iovec *v = p->held;
+	int rc = page_client_open(d, p);
+
+	for (size_t i = 0; i < p->n_runs && rc == 0; i++) {
+		struct page_run run = p->runs[i];
+
+		/* In parts of a chunk: as many pieces as there is room for. */
+		for (uint64_t left = run.pages; left && rc == 0; left -= run.pages) {
+			run.pages = run.in_parent ? left : min(left, (uint64_t)CHUNK_PAGES);
+			rc = send_runs(&r, &run, 1, v);
+			while (v < p->held + p->n_held && !v->iov_len)
+				v++;
+			run.vaddr = page_run_end(&run);
+		}
+	}
+	return rc;
 }
 
 static int write_held(struct dump *d, const struct saved_pages *t)
@@ -528,7 +618,9 @@ static int save(struct reader *r)
 	if (!to->pages_id)
 		to->pages_id = ++r->d->last_pages_id;
 	to->is_held = total <= MEM_HOLD_MAX - min(r->d->held_bytes, MEM_HOLD_MAX);
-	int rc = to->is_held ? hold(r, total) : write_at_once(r, total);
+	int rc = to->is_held		   ? hold(r, total)
+		 : r->d->opts->page_server ? write_runs(r, -1, total)
+					   : write_at_once(r, total);
 	to->runs = r->kept;
 	to->n_runs = r->n_kept;
 	r->d->stats.pages_written += r->offset / PAGE_SIZE_;
@@ -556,10 +648,13 @@ static int save_task(struct dump *d, struct dump_task *t, int mem, bool is_live)
 	return rc;
 }
 
-/* Pages that are stored elsewhere: in an earlier dump, or with another task. */
+/* Pages that are stored elsewhere: in an earlier dump, or with another task in the same directory.
+ */
 static int find_known(struct dump *d, struct dump_task *t)
 {
-	return d->opts->prev_images_dir ? incremental_find(d, t) : cow_find(d, t);
+	if (d->opts->prev_images_dir)
+		return incremental_find(d, t);
+	return d->opts->page_server ? 0 : cow_find(d, t);
 }
 
 int mem_save_pages(struct dump *d, struct dump_task *t)
@@ -608,22 +703,23 @@ static int find_data(struct reader *r)
 	return 0;
 }
 
-int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who,
+int mem_save_file(struct dump *d, int fd, uint64_t size, const char *who, unsigned long id,
 		  struct saved_pages *ret_pages)
 {
 	struct reader r = { .d = d, .to = ret_pages, .who = who, .fd = fd, .size = size };
 
-	*ret_pages = (struct saved_pages){ 0 };
+	*ret_pages = (struct saved_pages){ .type = IMG_SHMEM_PAGEMAP, .id = id };
 	int rc = find_data(&r);
 	return rc < 0 ? rc : save(&r);
 }
 
-int mem_write_pages(struct dump *d, enum image_type type, unsigned long id,
-		    const struct saved_pages *p)
+int mem_write_pages(struct dump *d, struct saved_pages *p)
 {
+	if (d->opts->page_server)
+		return p->is_held ? send_held(d, p) : 0;
 	int rc = p->is_held ? write_held(d, p) : 0;
-
-	return rc < 0 ? rc : pagemap_write(&d->images, type, id, p->pages_id, p->runs, p->n_runs);
+	return rc < 0 ? rc
+		      : pagemap_write(&d->images, p->type, p->id, p->pages_id, p->runs, p->n_runs);
 }
 
 int mem_write_images(struct dump *d, struct dump_task *t)
@@ -631,6 +727,6 @@ int mem_write_images(struct dump *d, struct dump_task *t)
 	int rc = image_write_one(&d->images, IMG_MM, t->process->pid, t->mm);
 
 	if (rc == 0)
-		rc = mem_write_pages(d, IMG_PAGEMAP, t->process->pid, &t->pages);
+		rc = mem_write_pages(d, &t->pages);
 	return rc < 0 ? rc : cow_write_levels(d, t);
 }

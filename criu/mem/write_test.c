@@ -254,8 +254,8 @@ static void expect_file_saved(uint64_t size, uint64_t held_before)
 
 	own_begin(&o);
 	o.d.held_bytes = held_before;
-	ASSERT_OK(mem_save_file(&o.d, fd, size, "file", &pages));
-	ASSERT_OK(mem_write_pages(&o.d, IMG_SHMEM_PAGEMAP, 5, &pages));
+	ASSERT_OK(mem_save_file(&o.d, fd, size, "file", 5, &pages));
+	ASSERT_OK(mem_write_pages(&o.d, &pages));
 	read_image(&o, IMG_SHMEM_PAGEMAP, 5, &image);
 	ASSERT_OK(ftruncate(again, size));
 	ASSERT_OK(mem_fill_file(again, size, &image.map, "file"));
@@ -288,8 +288,8 @@ TEST(write, what_was_written_behind_the_end_of_a_file_comes_back)
 
 	map[size + 5] = 'b';
 	own_begin(&o);
-	ASSERT_OK(mem_save_file(&o.d, fd, size, "file", &pages));
-	ASSERT_OK(mem_write_pages(&o.d, IMG_SHMEM_PAGEMAP, 5, &pages));
+	ASSERT_OK(mem_save_file(&o.d, fd, size, "file", 5, &pages));
+	ASSERT_OK(mem_write_pages(&o.d, &pages));
 	read_image(&o, IMG_SHMEM_PAGEMAP, 5, &image);
 	ASSERT_OK(ftruncate(again, size));
 	ASSERT_OK(mem_fill_file(again, size, &image.map, "file"));

@@ -46,6 +46,8 @@ struct dump_thread {
 
 /* Pages of a task or of a file in memory, on their way into a pages file. */
 struct saved_pages {
+	enum image_type type;  /* of their pagemap: IMG_PAGEMAP, IMG_SHMEM_PAGEMAP */
+	unsigned long id;      /* of the task or segment */
 	struct page_run *runs; /* by address; once saved: those in the image */
 	size_t n_runs;
 	uint32_t pages_id;
@@ -98,7 +100,11 @@ struct dump {
 	size_t n_levels;
 	int before_fd;		   /* directory of an earlier dump; -1: none is looked at */
 	const char *before_run_id; /* of that dump; NULL: it has none */
-	const char *run_id;	 /* of this one, if the kernel notes what is written from now on */
+	const char *run_id; /* of this one, if the kernel notes what is written from now on */
+	struct {
+		int fd;		  /* where pages go in place of files; -1: there is none */
+		const char *name; /* as the user knows it */
+	} page_server;
 	struct dump_task *tasks; /* parents before children, as in the tree */
 	size_t n_tasks;
 	FileEntry **files; /* open file descriptions, mapped files, executables */

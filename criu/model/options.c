@@ -350,6 +350,7 @@ struct options options_default(void)
 		.verbosity = 2,
 		.timeout = 10,
 		.status_fd = -1,
+		.ps_socket = -1,
 		.file_validation = VALIDATE_BUILDID,
 		.ghost_limit = 1 << 20,
 		.cpu_cap = CPU_CAP_UNSET,

@@ -92,6 +92,9 @@ struct options {
 	const char *prev_images_dir; /* NULL: none */
 	bool track_mem;
 	int pre_dump_mode; /* enum pre_dump_mode */
+	bool page_server;
+	int port;      /* 0: any, or not told */
+	int ps_socket; /* a connection that is there already; -1: none */
 	const char *config;
 	bool default_config;
 	bool unprivileged;

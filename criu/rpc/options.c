@@ -34,7 +34,7 @@ static const struct {
 	{ "rst_sibling", "restore-sibling" },
 	{ "tcp_skip_in_flight", "skip-in-flight" },
 	{ "parent_img", "prev-images-dir" },
-	{ "ps", "page-server" },
+	{ "ps", NULL },
 	{ "veths", "veth-pair" },
 	{ "ext_mnt", "ext-mount-map" },
 	{ "auto_ext_mnt", "ext-mount-map" },
@@ -148,12 +148,26 @@ static bool apply_field(struct options *o, const CriuOpts *req, const ProtobufCF
 	return true;
 }
 
+/* Where the page server is; of the requests for one: where it is to be. */
+static bool apply_server(struct options *o, const CriuPageServerInfo *ps, char *error, size_t size)
+{
+	if (!options_apply(o, "page-server", NULL, error, size))
+		return false;
+	if (ps->address && !options_apply(o, "address", ps->address, error, size))
+		return false;
+	if (ps->has_port && ps->port && !options_apply(o, "port", text_of(ps->port), error, size))
+		return false;
+	return !ps->has_fd || options_apply(o, "ps-socket", text_of(ps->fd), error, size);
+}
+
 static bool apply_lists(struct options *o, const CriuOpts *req, char *error, size_t size)
 {
 	if (req->has_pre_dump_mode)
 		o->pre_dump_mode = req->pre_dump_mode == CRIU_PRE_DUMP_MODE__VM_READ
 					   ? PRE_DUMP_READ
 					   : PRE_DUMP_SPLICE;
+	if (req->ps && !apply_server(o, req->ps, error, size))
+		return false;
 	for (size_t i = 0; i < req->n_inherit_fd; i++) {
 		const InheritFd *e = req->inherit_fd[i];
 		size_t room = strlen(e->key) + 32;
@@ -233,8 +247,9 @@ int request_options(const struct client *c, const CriuOpts *req, struct options 
 	ret->images_dir = NULL;
 	if (!put_places(c, req, ret, error, size))
 		return -EBADRQC;
-	if (!c->is_worker && (req->n_inherit_fd || req->rst_sibling)) {
-		snprintf(error, size, "inherit_fd and rst_sibling are for criu swrk only");
+	if (!c->is_worker &&
+	    (req->n_inherit_fd || req->rst_sibling || (req->ps && req->ps->has_fd))) {
+		snprintf(error, size, "inherit_fd, rst_sibling and ps.fd are for criu swrk only");
 		return -EBADRQC;
 	}
 	for (unsigned i = 0; i < d->n_fields; i++)

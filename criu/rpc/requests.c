@@ -4,6 +4,7 @@
  * who serves them; a request outside of it gets EMPTY.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +14,11 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "cmd/commands.h"
+#include "cmd/pageserver.h"
 #include "kernel/features.h"
 #include "rpc/rpc.h"
 #include "version.h"
@@ -257,10 +260,83 @@ static int serve_cpuinfo(struct request *q)
 	return status ? failed(q, log_first_errno()) : 0;
 }
 
-static int serve_later(struct request *q)
+/* In a process of its own. Never returns. */
+static void be_page_server(const struct request *q, int fd)
 {
-	(void)explain(q, "this request is not supported by this version");
-	return failed(q, ENOTSUP);
+	(void)close(q->client->fd);
+	_exit(page_server_serve(&q->options, fd) < 0);
+}
+
+/* The daemon is nobody's child: the process between us and it tells its pid, and ends. */
+static pid_t start_daemon(const struct request *q, int fd)
+{
+	pid_t pid = -1;
+	int status, pipe_ends[2];
+
+	if (pipe2(pipe_ends, O_CLOEXEC) < 0)
+		return -1;
+	pid_t between = fork();
+	if (between == 0) {
+		(void)setsid();
+		pid = fork();
+		if (pid == 0)
+			be_page_server(q, fd);
+		(void)!write(pipe_ends[1], &pid, sizeof(pid));
+		_exit(0);
+	}
+	(void)close(pipe_ends[1]);
+	if (between > 0 && read_all(pipe_ends[0], &pid, sizeof(pid)) < 0)
+		pid = -1;
+	(void)close(pipe_ends[0]);
+	if (between > 0)
+		(void)waitpid(between, &status, 0);
+	return pid;
+}
+
+static pid_t start_child(const struct request *q, int fd)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		be_page_server(q, fd);
+	return pid;
+}
+
+static int serve_pages(struct request *q, pid_t (*begin)(const struct request *q, int fd))
+{
+	CriuPageServerInfo *ps = xmalloc(sizeof(*ps));
+	int port;
+
+	criu_page_server_info__init(ps);
+	q->resp.ps = ps;
+	if (prepare(q) < 0)
+		return -1;
+	int fd = page_server_open(&q->options, &port);
+	if (fd < 0)
+		return failed(q, 0);
+	pid_t pid = begin(q, fd);
+	int err = errno;
+
+	(void)close(fd);
+	if (pid < 0) {
+		(void)explain(q, "start a page server: %s", strerror(err));
+		return failed(q, err);
+	}
+	ps->has_pid = true;
+	ps->pid = pid;
+	ps->has_port = port;
+	ps->port = port;
+	return 0;
+}
+
+static int serve_page_server(struct request *q)
+{
+	return serve_pages(q, start_daemon);
+}
+
+static int serve_page_server_child(struct request *q)
+{
+	return serve_pages(q, start_child);
 }
 
 /* After a pre-dump that is one of several only what is in the same sequence may follow. */
@@ -279,8 +355,9 @@ static const struct row {
 	{ CRIU_REQ_TYPE__PRE_DUMP, CRIU_REQ_TYPE__PRE_DUMP, serve_pre_dump, .may_follow = true,
 	  .is_followed = true },
 	{ CRIU_REQ_TYPE__SINGLE_PRE_DUMP, CRIU_REQ_TYPE__SINGLE_PRE_DUMP, serve_pre_dump, false },
-	{ CRIU_REQ_TYPE__PAGE_SERVER, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
-	{ CRIU_REQ_TYPE__PAGE_SERVER_CHLD, CRIU_REQ_TYPE__PAGE_SERVER, serve_later, true },
+	{ CRIU_REQ_TYPE__PAGE_SERVER, CRIU_REQ_TYPE__PAGE_SERVER, serve_page_server, true },
+	{ CRIU_REQ_TYPE__PAGE_SERVER_CHLD, CRIU_REQ_TYPE__PAGE_SERVER, serve_page_server_child,
+	  true },
 	{ CRIU_REQ_TYPE__CPUINFO_DUMP, CRIU_REQ_TYPE__CPUINFO_DUMP, serve_cpuinfo, true },
 	{ CRIU_REQ_TYPE__CPUINFO_CHECK, CRIU_REQ_TYPE__CPUINFO_CHECK, serve_cpuinfo, true },
 };
@@ -290,6 +367,7 @@ static void free_answers(struct request *q)
 	free(q->resp.dump);
 	free(q->resp.restore);
 	free(q->resp.features);
+	free(q->resp.ps);
 	free(q->resp.version);
 }
 

@@ -207,11 +207,38 @@ class Outside:
         return left
 
 
+class PageServer:
+    """criu page-server in a directory of its own; what it has written is put beside the other images."""
+
+    def __init__(self, case, images, link):
+        self.images, self.own = images, images + '-pages'
+        os.mkdir(self.own)
+        output = os.path.join(self.own, 'out')
+        argv = [case.criu, 'page-server', '-D', self.own, '-v4', '-o', 'log', '--address', '127.0.0.1', *link]
+        self.process = start(argv, output, case.work, False, case.env)
+        words = wait_until(lambda: snapshot.read(output).split('at port ')[1:] or self.process.reap(), 'the page server')
+        self.port = words[0].strip()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            wait_until(self.process.reap, 'the end of the page server')
+            if self.process.status:
+                raise Failed('page server: ' + snapshot.read(os.path.join(self.own, 'log')))
+        finally:
+            for name in os.listdir(self.own):
+                if name.startswith('page'):
+                    os.rename(os.path.join(self.own, name), os.path.join(self.images, name))
+
+
 class Case:
-    def __init__(self, row, directory, criu, places, cycles, user=None, chain=False):
+    def __init__(self, row, directory, criu, places, cycles, user=None, chain=False, server=False):
         self.row = row
         self.user = user
         self.chain = [] if chain else None      # directories of images, each the parent of the next
+        self.server = server                    # pages go through a page server
         self.top = directory
         self.own(directory)
         self.criu = criu
@@ -388,26 +415,32 @@ class Case:
         self.chain.append(os.path.basename(images))
         return args
 
-    def pre_dump(self, images):
+    def take_images(self, command, images, *args):
+        """Returns how that command ended, and its words."""
         os.mkdir(images)
         self.own(images)
-        status, command = self.run_criu('pre-dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
-                                        '-v4', *self.link(images))
+        args = ['-t', str(self.target.pid), '-D', images, '-o', 'dump.log', '-v4', *args]
+        link = self.link(images)
+        if not self.server:
+            return self.run_criu(command, *args, *link)
+        with PageServer(self, images, link[1:]) as server:
+            result = self.run_criu(command, *args, *link, '--page-server', '--address', '127.0.0.1', '--port', server.port)
+        return result
+
+    def pre_dump(self, images):
+        status, command = self.take_images('pre-dump', images)
         if status:
             raise Failed(f'{command}\n  {say_status(status)}\n' + self.tool_words(images, 'dump.log'))
         self.must_live()
 
     def dump(self, images, leave_running):
-        os.mkdir(images)
-        self.own(images)
         before = self.snapshot()
         if self.chain is not None:
             self.pre_dump(images + '-pre')
             self.compare(before, 'pre-dump')
             self.check('pre-dump')
             before = self.snapshot()
-        status, command = self.run_criu('dump', '-t', str(self.target.pid), '-D', images, '-o', 'dump.log',
-                                        '-v4', *(['-R'] if leave_running else []), *self.link(images))
+        status, command = self.take_images('dump', images, *(['-R'] if leave_running else []))
         if status:
             raise Failed(f'{command}\n  {say_status(status)}; {self.state_after_failure(before)}\n'
                          + self.tool_words(images, 'dump.log'))
@@ -571,7 +604,7 @@ def take_huge_pages_back(changed):
         write(path, value)
 
 
-def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=False):
+def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=False, server=False):
     """Returns (verdict, words). Runs in a process of its own: it reaps whatever shows up."""
     become_subreaper()
     signal.signal(signal.SIGALRM, on_alarm)
@@ -581,7 +614,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=Fals
     try:
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)
-        Case(row, directory, criu, places, cycles, user, chain).run()
+        Case(row, directory, criu, places, cycles, user, chain, server).run()
         verdict = ('pass', 'remove todo= from this row' if row.has('todo') else '')
     except Skipped as e:
         verdict = ('skip', str(e))

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "mem/pageclient.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "image/pagewire.h"
+
+#define PATIENCE_US 200000 /* between two looks whether criu is to end */
+
+static int server_failed(const struct dump *d, int err, const char *what)
+{
+	return fail(err, "page server %s: %s", d->page_server.name, what);
+}
+
+/* Whether to wait for the server once more: nothing went through within a while. */
+static int check_patience(struct dump *d, const char *what)
+{
+	if (errno != EAGAIN && errno != EINTR)
+		return server_failed(d, errno, what);
+	return engine_check(&d->engine);
+}
+
+static int send_all(struct dump *d, struct iovec *v, int n, const char *what)
+{
+	while (n) {
+		struct msghdr m = { .msg_iov = v, .msg_iovlen = min(n, 512) };
+		ssize_t done = sendmsg(d->page_server.fd, &m, MSG_NOSIGNAL);
+
+		if (done < 0) {
+			int rc = check_patience(d, what);
+
+			if (rc < 0)
+				return rc;
+			continue;
+		}
+		iov_skip(&v, &n, done);
+	}
+	return 0;
+}
+
+static int receive(struct dump *d, void *data, size_t size, const char *what)
+{
+	size_t have = 0;
+
+	while (have < size) {
+		ssize_t n = recv(d->page_server.fd, (uint8_t *)data + have, size - have, 0);
+
+		if (n == 0)
+			return refuse(ECONNRESET,
+				      "page server %s: %s: it has closed the connection; its log "
+				      "tells why",
+				      d->page_server.name, what);
+		if (n < 0) {
+			int rc = check_patience(d, what);
+
+			if (rc < 0)
+				return rc;
+			continue;
+		}
+		have += n;
+	}
+	return 0;
+}
+
+static uint64_t object_of(const struct saved_pages *p)
+{
+	return p->id << 8 | (p->type == IMG_PAGEMAP ? PAGES_OF_TASK : PAGES_OF_SEGMENT);
+}
+
+static int ask(struct dump *d, enum page_command command, const struct saved_pages *p, void *answer,
+	       size_t size, const char *what)
+{
+	struct page_message m = { .command = command, .object = p ? object_of(p) : 0 };
+	struct iovec v = { &m, sizeof(m) };
+	int rc = send_all(d, &v, 1, what);
+
+	return rc < 0 ? rc : receive(d, answer, size, what);
+}
+
+int page_client_has_parent(struct dump *d, const struct saved_pages *p, bool *ret)
+{
+	int32_t answer = 0;
+	int rc = ask(d, PAGE_PARENT, p, &answer, sizeof(answer), "ask for earlier images");
+
+	*ret = answer > 0;
+	return rc;
+}
+
+int page_client_open(struct dump *d, const struct saved_pages *p)
+{
+	uint8_t has_parent;
+
+	return ask(d, PAGE_OPEN2, p, &has_parent, sizeof(has_parent), "begin a pagemap");
+}
+
+int page_client_add(struct dump *d, const struct saved_pages *p, const struct page_run *run,
+		    struct iovec *v, int n)
+{
+	uint32_t flags = run->in_parent ? PAGEMAP_PARENT : PAGEMAP_PRESENT;
+	struct page_message m = { .command = PAGE_ADD_F | flags << PAGE_FLAGS_SHIFT,
+				  .nr_pages = run->pages,
+				  .vaddr = run->vaddr,
+				  .object = object_of(p) };
+	struct iovec head = { &m, sizeof(m) };
+	int rc = send_all(d, &head, 1, "send pages");
+
+	return rc < 0 ? rc : send_all(d, v, n, "send pages");
+}
+
+int page_client_close(struct dump *d)
+{
+	const char *what = "wait until all pages are written";
+	int32_t status;
+
+	if (!d->opts->page_server)
+		return 0;
+	int rc = ask(d, d->opts->ps_socket < 0 ? PAGE_CLOSE : PAGE_FORCE_CLOSE, NULL, &status,
+		     sizeof(status), what);
+	if (rc == 0 && status)
+		rc = refuse(EIO, "page server %s: %s: it has failed with %d; its log tells why",
+			    d->page_server.name, what, status);
+	return rc;
+}
+
+static int connect_to(const struct dump *d)
+{
+	const struct options *o = d->opts;
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+	struct addrinfo *list = NULL;
+	char port[16];
+	int fd = -1, err = 0;
+
+	if (!o->port)
+		return refuse(EINVAL, "--page-server: give its --port");
+	snprintf(port, sizeof(port), "%d", o->port);
+	int rc = getaddrinfo(o->address, port, &hints, &list);
+	if (rc)
+		return refuse(EINVAL, "page server %s: look up the address: %s",
+			      d->page_server.name, gai_strerror(rc));
+	for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+		fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+		if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) == 0)
+			continue;
+		err = errno;
+		(void)close(fd);
+		fd = -1;
+	}
+	freeaddrinfo(list);
+	return fd < 0 ? server_failed(d, err ? err : errno, "connect") : fd;
+}
+
+/* What the caller has connected for us. */
+static int take_socket(const struct dump *d)
+{
+	int fd = d->opts->ps_socket, type = 0;
+	socklen_t size = sizeof(type);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0)
+		return server_failed(d, errno, "look at its socket");
+	if (type != SOCK_STREAM)
+		return refuse(EPROTOTYPE, "page server %s: it is no stream socket",
+			      d->page_server.name);
+	return fd;
+}
+
+int page_client_connect(struct dump *d)
+{
+	const struct options *o = d->opts;
+	const struct timeval patience = { .tv_usec = PATIENCE_US };
+	const int on = 1;
+
+	if (!o->page_server)
+		return 0;
+	d->page_server.name = o->ps_socket < 0
+				      ? arena_printf(&d->arena, "%s port %d",
+						     o->address ? o->address : "localhost", o->port)
+				      : arena_printf(&d->arena, "--ps-socket %d", o->ps_socket);
+	int fd = o->ps_socket < 0 ? connect_to(d) : take_socket(d);
+	if (fd < 0)
+		return fd;
+	d->page_server.fd = fd;
+	/* A unix socket does for --ps-socket, and has no such option. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0)
+		return server_failed(d, errno, "prepare its socket");
+	return 0;
+}
