@@ -112,7 +112,11 @@ struct abi_page_region {
 #define ABI_PM_SWAPPED	  (1ull << 62)
 #define ABI_PM_FILE	  (1ull << 61)
 #define ABI_PM_SOFT_DIRTY (1ull << 55)
+#define ABI_PM_EXCLUSIVE  (1ull << 56)	     /* nobody else maps it */
 #define ABI_PM_FRAME	  ((1ull << 55) - 1) /* 0 without CAP_SYS_ADMIN */
+
+/* Of /proc/kpageflags. */
+#define ABI_KPF_ZERO_PAGE (1ull << 24)
 
 /* Linux 5.14 */
 #ifndef MADV_POPULATE_WRITE

@@ -30,8 +30,6 @@
 #define WORTH_IT 64 /* pages; fewer are not worth two files */
 #define WINDOW	 512
 
-#define PM_EXCLUSIVE (1ull << 56) /* nobody else maps it */
-
 /* ---- which pages are the same ---- */
 
 struct comparison {
@@ -73,10 +71,10 @@ static int look(struct comparison *c, uint64_t addr, uint64_t limit)
 	c->end = addr + n * PAGE_SIZE_;
 	memset(c->is_shared, 0, sizeof(c->is_shared));
 	for (size_t i = 0; i < n; i++) {
-		const uint64_t mask = ABI_PM_PRESENT | PM_EXCLUSIVE | ABI_PM_FRAME;
+		const uint64_t mask = ABI_PM_PRESENT | ABI_PM_EXCLUSIVE | ABI_PM_FRAME;
 		uint64_t frame = entries[i] & mask;
 
-		if (frame > ABI_PM_PRESENT && !(frame & PM_EXCLUSIVE) &&
+		if (frame > ABI_PM_PRESENT && !(frame & ABI_PM_EXCLUSIVE) &&
 		    (before[i] & mask) == frame && (after[i] & mask) == frame)
 			c->is_shared[i / 64] |= 1ull << i % 64;
 	}

@@ -64,11 +64,38 @@ static bool is_tracked(const VmaEntry *e)
 struct search {
 	struct dump *d;
 	struct dump_task *t;
-	int fd;	    /* pagemap */
-	size_t vma; /* none before it is of interest any more */
+	int fd;	      /* pagemap */
+	int flags_fd; /* /proc/kpageflags, if it was needed; -1 */
+	struct tracking tracking;
+	bool is_all_known; /* all page tables are those of then */
+	size_t vma;	   /* none before it is of interest any more */
 	struct page_run *clean;
 	size_t n_clean;
 };
+
+/* Is the frame one of the kernel's pages of zeroes, small or huge? What cannot be told counts. */
+static bool is_zero_frame(struct search *s, uint64_t frame)
+{
+	uint64_t flags;
+
+	if (s->flags_fd < 0)
+		s->flags_fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	return !frame || s->flags_fd < 0 ||
+	       pread_all(s->flags_fd, &flags, sizeof(flags), frame * sizeof(flags)) < 0 ||
+	       flags & ABI_KPF_ZERO_PAGE;
+}
+
+/*
+ * A page that was dropped (MADV_DONTNEED) and read since is a page of zeroes that nobody has
+ * written to. Frames of these have no owner, so a page of the task alone is none.
+ */
+static bool is_clean(struct search *s, uint64_t entry)
+{
+	if (entry & ABI_PM_SOFT_DIRTY)
+		return false;
+	return entry & (ABI_PM_SWAPPED | ABI_PM_EXCLUSIVE) ||
+	       !is_zero_frame(s, entry & ABI_PM_FRAME);
+}
 
 static void add_clean(struct search *s, uint64_t addr)
 {
@@ -94,9 +121,13 @@ static int search_pages(struct search *s, uint64_t addr, uint64_t end)
 		if (rc < 0)
 			return fail(-rc, "pid %d: read pagemap at %#lx", s->t->process->pid,
 				    (long)addr);
-		for (size_t i = 0; i < n; i++, addr += PAGE_SIZE_)
-			if (!(entry[i] & ABI_PM_SOFT_DIRTY))
+		for (size_t i = 0; i < n; i++, addr += PAGE_SIZE_) {
+			bool has_stayed = tracking_has_stayed(&s->tracking, addr);
+
+			s->is_all_known &= has_stayed;
+			if (has_stayed && is_clean(s, entry[i]))
 				add_clean(s, addr);
+		}
 	}
 	return 0;
 }
@@ -139,56 +170,65 @@ static int search_run(struct search *s, const struct page_run *run)
 	return rc;
 }
 
-/* A ring of asynchronous I/O: devices may write to any memory, unseen by the page table. */
-static bool is_trusted(const struct dump *d, const struct dump_task *t)
-{
-	return !t->mm->n_aios && tracking_holds(t, d->before_run_id);
-}
-
+/*
+ * Returns 1 if it is known of all pages now whether they have been written to, 0 if it is not, or
+ * an error. A ring of asynchronous I/O: devices may write to any memory, unseen by the page table.
+ */
 static int find_clean(struct dump *d, struct dump_task *t)
 {
 	autoclose int fd = openat(t->process->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
-	struct search s = { .d = d, .t = t, .fd = fd };
+	struct search s = { .d = d, .t = t, .fd = fd, .flags_fd = -1, .is_all_known = true };
 	int rc = 0;
 
 	if (fd < 0)
 		return fail(errno, "pid %d: open pagemap", t->process->pid);
+	if (t->mm->n_aios || !tracking_load(&d->arena, t, d->before_run_id, fd, &s.tracking))
+		return 0;
 	for (size_t i = 0; i < t->pages.n_runs && rc == 0; i++)
 		rc = search_run(&s, &t->pages.runs[i]);
+	own_close(&s.flags_fd);
 	if (rc < 0)
 		return rc;
 	t->shared = s.clean;
 	t->n_shared = s.n_clean;
 	mem_take_out(&d->arena, &t->pages, t->shared, t->n_shared);
-	return 0;
+	const struct saved_pages clean = { .runs = s.clean, .n_runs = s.n_clean };
+	uint64_t n = mem_total_pages(&clean);
+	d->stats.pages_shared += n;
+	info("pid %d: %lu pages have not been written to since%s", t->process->pid, (long)n,
+	     s.is_all_known ? "" : "; of others it is not known");
+	return s.is_all_known;
 }
 
-/* What the pages are compared with is on the other machine. */
+/* What the pages could be compared with is on the other machine. */
 static int find_with_server(struct dump *d, struct dump_task *t)
 {
-	bool has_parent = false;
-	int rc = is_trusted(d, t) ? page_client_has_parent(d, &t->pages, &has_parent) : 0;
+	bool has_parent;
+	int rc = page_client_has_parent(d, &t->pages, &has_parent);
 
-	if (rc == 0 && !has_parent)
-		info("pid %d: all its pages are sent: what has been written since is not known",
-		     t->process->pid);
-	return rc == 0 && has_parent ? find_clean(d, t) : rc;
+	if (rc == 0 && has_parent)
+		rc = find_clean(d, t);
+	return min(rc, 0);
+}
+
+static int find_with_images(struct dump *d, struct dump_task *t)
+{
+	struct before *b = arena_new(&d->arena, struct before);
+
+	b->set.arena = &d->arena;
+	t->before = b;
+	int rc = pagemap_read(&b->set, d->before_fd, IMG_PAGEMAP, t->process->pid, &b->pages);
+	bool is_there = rc > 0;
+	if (is_there)
+		rc = find_clean(d, t);
+	if (!is_there || rc != 0)
+		incremental_task_done(t);
+	return min(rc, 0);
 }
 
 int incremental_find(struct dump *d, struct dump_task *t)
 {
-	if (d->opts->page_server)
-		return find_with_server(d, t);
-	struct before *b = arena_new(&d->arena, struct before);
-	b->set.arena = &d->arena;
-	t->before = b;
-	int rc = pagemap_read(&b->set, d->before_fd, IMG_PAGEMAP, t->process->pid, &b->pages);
-	if (rc > 0 && is_trusted(d, t))
-		rc = find_clean(d, t);
-	else if (rc > 0)
-		return 0;
-	incremental_task_done(t);
-	return rc;
+	return d->opts->page_server ? find_with_server(d, t) : find_with_images(d, t);
 }
 
 /* What cannot be read counts as different. */

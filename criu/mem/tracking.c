@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,13 +12,20 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "kernel/abi.h"
 #include "kernel/features.h"
 #include "proc/text.h"
 
 #define RECORDS	    "/run/criu-tracking"
 #define ID_MAX	    64
 #define RECORD_MAX  256
-#define CLEAR_DIRTY "4" /* to clear_refs */
+#define CLEAR_DIRTY "4"		 /* to clear_refs */
+#define TABLE_SIZE  (2ull << 20) /* what one page table maps */
+
+static uint64_t table_end(uint64_t addr)
+{
+	return (addr | (TABLE_SIZE - 1)) + 1;
+}
 
 /*
  * A process is known by its pid namespace and its pid there: that is the same from wherever criu
@@ -57,16 +65,18 @@ static int random_file(const char *file, char id[ID_MAX])
 	return len > 0 ? 0 : -EIO;
 }
 
-/* What a record says: the process, in this run of the kernel, and the run of criu. */
-static int record_text(const struct dump_task *t, const char *run_id, char *text, size_t size)
+/* How a record begins: the process, in this run of the kernel, and the run of criu. */
+static int record_text(const struct dump_task *t, const char *run_id, char text[RECORD_MAX])
 {
 	char boot[ID_MAX];
 	int rc = random_file("boot_id", boot);
 
 	if (rc < 0)
 		return rc;
-	return snprintf(text, size, "boot %s start %lu run %s\n", boot,
-			(long)t->process->stat.start_time, run_id);
+	memset(text, 0, RECORD_MAX);
+	(void)snprintf(text, RECORD_MAX, "boot %s start %lu run %s\n", boot,
+		       (long)t->process->stat.start_time, run_id);
+	return 0;
 }
 
 /* Whoever may write there could have memory taken from older images than it was in. */
@@ -82,17 +92,62 @@ static int open_records(void)
 	return st.st_uid == geteuid() && !(st.st_mode & 022) ? take_fd(&dir) : -EPERM;
 }
 
-static int write_record(int dir, const struct dump_task *t, const char *run_id)
+/* The frame of a page of which there is a copy nowhere else; 0 if it is none, or is not for us to
+ * know. */
+static uint64_t frame_of(int fd, uint64_t addr)
 {
-	char name[128], text[RECORD_MAX];
-	int rc = record_name(t, name, sizeof(name));
-	int len = rc < 0 ? rc : record_text(t, run_id, text, sizeof(text));
+	uint64_t entry;
 
-	if (len < 0)
-		return len;
+	if (pread_all(fd, &entry, sizeof(entry), addr / PAGE_SIZE_ * sizeof(entry)) < 0 ||
+	    !(entry & ABI_PM_PRESENT))
+		return 0;
+	return entry & ABI_PM_FRAME;
+}
+
+/* Of each page table that these runs, by address, have a part in: one page. */
+static void note_frames(struct arena *a, int fd, const struct page_run *runs, size_t n,
+			struct tracking *to)
+{
+	uint64_t noted = 0; /* up to here */
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t pos = max(runs[i].vaddr, noted), end = page_run_end(&runs[i]);
+
+		for (; pos < end; pos = noted = table_end(pos)) {
+			struct tracked_frame f = { pos, frame_of(fd, pos) };
+
+			if (f.frame)
+				*ARENA_PUSH(a, to->frames, to->n) = f;
+		}
+	}
+}
+
+static int by_address(const void *a, const void *b)
+{
+	const struct tracked_frame *x = a, *y = b;
+
+	return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+static int write_record(struct dump *d, int dir, const struct dump_task *t, const char *run_id)
+{
+	struct tracking tr = { 0 };
+	char name[128], text[RECORD_MAX] = "";
+	autoclose int pagemap = openat(t->process->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
+	int rc = pagemap < 0 ? -errno : record_name(t, name, sizeof(name));
+
+	if (rc == 0)
+		rc = record_text(t, run_id, text);
+	if (rc < 0)
+		return rc;
+	note_frames(&d->arena, pagemap, t->pages.runs, t->pages.n_runs, &tr);
+	note_frames(&d->arena, pagemap, t->shared, t->n_shared, &tr);
+	if (tr.n)
+		qsort(tr.frames, tr.n, sizeof(*tr.frames), by_address);
 	autoclose int fd =
 		openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return fd < 0 ? -errno : write_all(fd, text, len);
+	rc = fd < 0 ? -errno : write_all(fd, text, sizeof(text));
+	return rc < 0 ? rc : write_all(fd, tr.frames, tr.n * sizeof(*tr.frames));
 }
 
 static int clear_bits(const struct dump_task *t)
@@ -106,9 +161,9 @@ static int clear_bits(const struct dump_task *t)
  * The record comes first: should criu be killed between the two, it names a run that has no images,
  * and bits that are cleared without a record would be taken for those of an older run.
  */
-static int begin_one(int dir, const struct dump_task *t, const char *run_id)
+static int begin_one(struct dump *d, int dir, const struct dump_task *t, const char *run_id)
 {
-	int rc = write_record(dir, t, run_id);
+	int rc = write_record(d, dir, t, run_id);
 
 	return rc < 0 ? rc : clear_bits(t);
 }
@@ -128,7 +183,7 @@ void tracking_begin(struct dump *d)
 	rc = dir < 0 ? dir : random_file("uuid", id);
 	for (size_t i = 0; i < d->n_tasks && rc >= 0; i++)
 		if (!d->tasks[i].process->is_zombie)
-			rc = begin_one(dir, &d->tasks[i], id);
+			rc = begin_one(d, dir, &d->tasks[i], id);
 	if (rc < 0)
 		warn("directory " RECORDS ": what the tree writes cannot be kept track of: %s; the "
 		     "next dump compares memory with these images",
@@ -137,15 +192,61 @@ void tracking_begin(struct dump *d)
 		d->run_id = arena_strdup(&d->arena, id);
 }
 
-bool tracking_holds(const struct dump_task *t, const char *run_id)
+static int read_record(struct arena *a, int dir, const struct dump_task *t, const char *run_id,
+		       struct tracking *ret)
 {
 	char name[128], expected[RECORD_MAX], text[RECORD_MAX];
+	struct stat st;
+
+	if (record_name(t, name, sizeof(name)) < 0 || record_text(t, run_id, expected) < 0)
+		return -ENOENT;
+	autoclose int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || read_all(fd, text, sizeof(text)) < 0 ||
+	    memcmp(text, expected, sizeof(text)) != 0)
+		return -ENOENT;
+	ret->n = (st.st_size - sizeof(text)) / sizeof(*ret->frames);
+	ret->frames = arena_array(a, struct tracked_frame, ret->n);
+	return read_all(fd, ret->frames, ret->n * sizeof(*ret->frames));
+}
+
+bool tracking_load(struct arena *a, const struct dump_task *t, const char *run_id, int fd,
+		   struct tracking *ret)
+{
 	autoclose int dir = open_records();
 
+	*ret = (struct tracking){ .fd = fd };
 	return run_id && dir >= 0 && kernel_probe("soft-dirty") == 0 &&
-	       record_name(t, name, sizeof(name)) == 0 &&
-	       record_text(t, run_id, expected, sizeof(expected)) > 0 &&
-	       read_small_at(dir, name, text, sizeof(text)) > 0 && !strcmp(text, expected);
+	       read_record(a, dir, t, run_id, ret) == 0;
+}
+
+static size_t first_from(const struct tracking *tr, uint64_t addr)
+{
+	size_t lo = 0, hi = tr->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (tr->frames[mid].addr < addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+bool tracking_has_stayed(struct tracking *tr, uint64_t addr)
+{
+	uint64_t end = table_end(addr);
+
+	if (end == tr->table_end)
+		return tr->table_has_stayed;
+	tr->table_end = end;
+	tr->table_has_stayed = false;
+	for (size_t i = first_from(tr, end - TABLE_SIZE); i < tr->n && tr->frames[i].addr < end;
+	     i++)
+		if (frame_of(tr->fd, tr->frames[i].addr) == tr->frames[i].frame)
+			tr->table_has_stayed = true;
+	return tr->table_has_stayed;
 }
 
 void tracking_forget(const struct dump_task *t)

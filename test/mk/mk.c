@@ -30,7 +30,7 @@ static struct factory *const factories[] = {
 	&ghost_factory, &remap_factory, &locks_factory, &fown_factory, &tty_factory,
 	&pipes_factory, &fifos_factory, &events_factory, &epolls_factory, &inotifies_factory,
 	&fanotifies_factory, &tables_factory, &shares_factory, &random_factory, &shm_factory,
-	&kinds_factory, &randmem_factory, &randtree_factory, &thp_factory, &forks_factory, &snap_factory, &aio_factory, &bpfmaps_factory, &ldt_factory, &deadfiles_factory, &pkeys_factory,
+	&kinds_factory, &randmem_factory, &randtree_factory, &thp_factory, &forks_factory, &snap_factory, &aio_factory, &bpfmaps_factory, &ldt_factory, &deadfiles_factory, &pkeys_factory, &moves_factory,
 	&timers_factory, &seccomp_factory, &modes_factory, &tcreds_factory,
 	&holds_factory,
 	&unixsk_factory, &unixscm_factory, &unixnames_factory,

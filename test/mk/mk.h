@@ -43,7 +43,7 @@ extern struct factory ghost_factory, remap_factory, locks_factory, fown_factory,
 extern struct factory pipes_factory, fifos_factory, events_factory, epolls_factory, inotifies_factory,
 	fanotifies_factory, tables_factory, shares_factory, random_factory, shm_factory, kinds_factory,
 	randmem_factory, randtree_factory, thp_factory, forks_factory, snap_factory, aio_factory, bpfmaps_factory,
-	ldt_factory, deadfiles_factory, pkeys_factory;
+	ldt_factory, deadfiles_factory, pkeys_factory, moves_factory;
 extern struct factory timers_factory, seccomp_factory, modes_factory, tcreds_factory,
 	holds_factory;
 extern struct factory unixsk_factory, unixscm_factory, unixnames_factory;
