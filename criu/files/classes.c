@@ -7,7 +7,7 @@
 const struct file_class *const file_classes[] = {
 	&memfd_class,	&tty_class,	 &regular_class, &pipe_class,	&fifo_class,
 	&eventfd_class, &signalfd_class, &timerfd_class, &epoll_class,	&pidfd_class,
-	&inotify_class, &fanotify_class, &unix_class,	 &bpfmap_class,
+	&inotify_class, &fanotify_class, &unix_class,	 &bpfmap_class, &tun_class,
 };
 
 const size_t n_file_classes = ARRAY_SIZE(file_classes);

@@ -6,6 +6,6 @@ struct file_class;
 
 extern const struct file_class regular_class, pipe_class, fifo_class, eventfd_class, signalfd_class,
 	timerfd_class, epoll_class, pidfd_class, memfd_class, inotify_class, fanotify_class,
-	tty_class, unix_class, bpfmap_class;
+	tty_class, unix_class, bpfmap_class, tun_class;
 
 #endif

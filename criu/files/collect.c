@@ -28,6 +28,7 @@
 #include "files/regular.h"
 #include "files/remap.h"
 #include "files/tty.h"
+#include "files/tun.h"
 #include "files/unknown.h"
 #include "proc/text.h"
 #include "sockets/sockets.h"
@@ -462,6 +463,8 @@ int files_collect_end(struct dump *d)
 
 	pipes_check_ends(d);
 	ttys_resolve(d);
+	if (rc == 0)
+		rc = tuns_resolve(d);
 	if (rc == 0)
 		rc = external_check_used(d);
 	return rc < 0 ? rc : epolls_resolve(d);

@@ -29,8 +29,6 @@ static const struct {
 	  "let the program that runs it save the machine" },
 	{ "anon_inode:seccomp notify", "the listener of a seccomp filter: calls would wait for it",
 	  "end the tasks that it supervises first" },
-	{ "/dev/net/tun", "a network device of the program's own, part of a network namespace",
-	  NULL },
 	{ "/dev/fuse", "the server of a FUSE file system, whose users would hang",
 	  "unmount the file system first" },
 	{ "/dev/kvm", "the device of virtual machines",

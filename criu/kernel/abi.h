@@ -138,6 +138,16 @@ struct abi_page_region {
 #define MAP_DROPPABLE 0x08
 #endif
 
+/* Linux 6.2, 6.17 */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+#ifndef TUN_F_UDP_TUNNEL_GSO
+#define TUN_F_UDP_TUNNEL_GSO	  0x080
+#define TUN_F_UDP_TUNNEL_GSO_CSUM 0x100
+#endif
+
 /* Linux 6.4 */
 #ifndef PR_SET_MEMORY_MERGE
 #define PR_SET_MEMORY_MERGE 67

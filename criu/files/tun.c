@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Descriptors of /dev/net/tun. See files/tun.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "files/classes.h"
+#include "files/files.h"
+#include "files/tun.h"
+#include "kernel/abi.h"
+
+#define DEVICE_PATH  "/dev/net/tun"
+#define DEVICE_MAJOR 10
+#define DEVICE_MINOR 200
+
+#define KIND_FLAGS (IFF_TUN | IFF_TAP | IFF_MULTI_QUEUE) /* an interface never changes these */
+/* What only TUNGETIFF tells of. */
+#define MORE_FLAGS (IFF_ONE_QUEUE | IFF_NAPI | IFF_NAPI_FRAGS | IFF_NO_CARRIER)
+#define ALL_FLAGS  (KIND_FLAGS | MORE_FLAGS | IFF_NO_PI | IFF_VNET_HDR)
+
+static bool is_device(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(DEVICE_MAJOR, DEVICE_MINOR);
+}
+
+static bool tun_match(const struct fd_probe *p)
+{
+	return is_device(&p->st) && p->copy >= 0;
+}
+
+/* ---- dump ---- */
+
+static void set_path(struct dump *d, const struct fd_probe *p, TunfileEntry *t)
+{
+	struct stat st;
+
+	if (stat(p->link, &st) < 0 || !is_device(&st))
+		dump_block(d,
+			   "pid %d fd %d: %s: the device file was deleted; make it again (mknod, "
+			   "character device 10:200) before the dump",
+			   p->task->process->pid, p->fd, p->link);
+	if (strcmp(p->link, DEVICE_PATH))
+		t->path = arena_strdup(&d->arena, p->link);
+}
+
+/* 1 if what the ioctl gives is the network namespace of criu, 0 if not, or -errno. */
+static int is_own_namespace(int fd, unsigned long ask, ino_t *ret)
+{
+	autoclose int ns = ioctl(fd, ask);
+	struct stat st, own;
+
+	if (ns < 0 || fstat(ns, &st) < 0 || stat("/proc/self/ns/net", &own) < 0)
+		return -errno;
+	*ret = st.st_ino;
+	return st.st_dev == own.st_dev && st.st_ino == own.st_ino;
+}
+
+/* Where an interface is, and where the descriptor was opened. Without CAP_NET_ADMIN nothing tells.
+ */
+static int check_namespace(struct dump *d, const struct fd_probe *p, const char *name)
+{
+	static const unsigned long questions[] = { SIOCGSKNS, TUNGETDEVNETNS };
+
+	for (size_t i = 0; i < (*name ? 2 : 1); i++) {
+		ino_t ino = 0;
+		int rc = is_own_namespace(p->copy, questions[i], &ino);
+
+		if (rc < 0 && rc != -EPERM)
+			return fail(-rc, "pid %d fd %d: ask for its network namespace",
+				    p->task->process->pid, p->fd);
+		if (rc == 0)
+			dump_block(
+				d,
+				"pid %d fd %d: %s%s%s is of another network namespace (net:[%lu]) "
+				"than its task; open it in that of the task, or close it before "
+				"the "
+				"dump",
+				p->task->process->pid, p->fd, p->link,
+				*name ? ": its interface " : "", name, (long)ino);
+		if (rc == 0)
+			return -EXDEV;
+	}
+	return 0;
+}
+
+/*
+ * A filter cannot be read: TUNGETFILTER gives the address at which the program had it. The flag
+ * that there is none is that of no packet information; with both, one that was taken off looks the
+ * same.
+ */
+static bool has_filter(int fd, uint16_t told, uint32_t flags)
+{
+	struct sock_fprog filter = { 0 };
+	bool tells_of_none = told & IFF_NOFILTER && !(flags & IFF_NO_PI);
+
+	return flags & IFF_TAP && !tells_of_none && ioctl(fd, TUNGETFILTER, &filter) == 0 &&
+	       filter.len;
+}
+
+static int read_attached(struct dump *d, const struct fd_probe *p, uint16_t told, TunfileEntry *t)
+{
+	TunLinkEntry *link = MESSAGE(&d->arena, TunLinkEntry, tun_link_entry);
+	struct tun_facts facts;
+	int rc = tundev_facts(t->netdev, &facts);
+
+	if (rc == 0)
+		rc = tunset_read(p->copy, t->netdev, link);
+	if (rc < 0)
+		return rc == -ENODEV ? fail(ENODEV, "pid %d fd %d: ask about its interface %s",
+					    p->task->process->pid, p->fd, t->netdev)
+				     : rc;
+	link->flags = facts.flags | (told & MORE_FLAGS);
+	link->owner = facts.owner;
+	link->group = facts.group;
+	link->has_no_carrier = link->no_carrier = !facts.has_carrier;
+	t->link = link;
+	if (has_filter(p->copy, told, facts.flags))
+		dump_block(d,
+			   "pid %d fd %d: interface %s has, or had, a filter of packets "
+			   "(TUNATTACHFILTER), which cannot be read; close it before the dump",
+			   p->task->process->pid, p->fd, t->netdev);
+	if (shows_event(p->copy, POLLIN))
+		warn("pid %d fd %d: packets of interface %s that wait to be read are not restored",
+		     p->task->process->pid, p->fd, t->netdev);
+	return 0;
+}
+
+static int tun_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	TunfileEntry *t = MESSAGE(&d->arena, TunfileEntry, tunfile_entry);
+	struct ifreq ifr = { 0 };
+
+	e->tunf = t;
+	t->id = e->id;
+	t->has_flags = true;
+	t->flags = probe_flags(p);
+	t->fown = fown_read(d, p);
+	set_path(d, p, t);
+	bool is_attached = ioctl(p->copy, TUNGETIFF, &ifr) == 0;
+	if (!is_attached && errno != EBADFD)
+		return fail(errno, "pid %d fd %d: ask for its interface", p->task->process->pid,
+			    p->fd);
+	int rc = check_namespace(d, p, ifr.ifr_name);
+	if (rc < 0 || !is_attached)
+		return rc == -EXDEV ? 0 : rc;
+	t->netdev = arena_strdup(&d->arena, ifr.ifr_name);
+	t->has_detached = t->detached = ifr.ifr_flags & IFF_DETACH_QUEUE;
+	return read_attached(d, p, ifr.ifr_flags, t);
+}
+
+static bool is_of(const FileEntry *e, const char *name)
+{
+	return e->tunf && e->tunf->netdev && !strcmp(e->tunf->netdev, name);
+}
+
+/* Who else has it open keeps it alive, or has made it last. */
+static int resolve(struct dump *d, TunfileEntry *t, unsigned n_known)
+{
+	struct tun_facts facts;
+	int rc = tundev_facts(t->netdev, &facts);
+
+	if (rc < 0)
+		return rc == -ENODEV ? fail(ENODEV, "interface %s: ask about it", t->netdev) : rc;
+	if (facts.is_persistent || facts.n_queues > n_known) {
+		info("interface %s outlives the tree; it is to be there at restore", t->netdev);
+		return 0;
+	}
+	return tundev_read(d, t->netdev, &t->device);
+}
+
+int tuns_resolve(struct dump *d)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < d->n_files && rc == 0; i++) {
+		TunfileEntry *t = d->files[i]->tunf;
+		unsigned n_before = 0, n = 0;
+
+		if (!t || !t->netdev)
+			continue;
+		for (size_t j = 0; j < d->n_files; j++) {
+			n += is_of(d->files[j], t->netdev);
+			n_before += j < i && is_of(d->files[j], t->netdev);
+		}
+		if (n_before == 0)
+			rc = resolve(d, t, n);
+	}
+	return rc;
+}
+
+/* ---- restore ---- */
+
+/* The entry that makes the interface, or NULL if it is to be there already. */
+static const TunfileEntry *maker_of(const struct restore *r, const char *name)
+{
+	for (size_t i = 0; i < r->snapshot.n_files; i++)
+		if (is_of(r->snapshot.files[i], name) && r->snapshot.files[i]->tunf->device)
+			return r->snapshot.files[i]->tunf;
+	return NULL;
+}
+
+/* The first of its descriptors makes it. */
+static bool is_first(const struct restore *r, const TunfileEntry *t)
+{
+	for (size_t i = 0; r->snapshot.files[i]->tunf != t; i++)
+		if (is_of(r->snapshot.files[i], t->netdev))
+			return false;
+	return true;
+}
+
+static bool is_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len && len < IFNAMSIZ && strcspn(name, "/:% \t\n") == len && strcmp(name, ".") &&
+	       strcmp(name, "..");
+}
+
+static int check_entry(const struct restore *r, const TunfileEntry *t)
+{
+	uint32_t kind = t->link->flags & (IFF_TUN | IFF_TAP);
+
+	if (!is_name(t->netdev))
+		return refuse(EINVAL, "image files.img: tun %#x: \"%s\" is no name of an interface",
+			      t->id, t->netdev);
+	if ((kind != IFF_TUN && kind != IFF_TAP) || t->link->flags & ~ALL_FLAGS)
+		return refuse(EINVAL, "image files.img: interface %s: its flags %#x make no sense",
+			      t->netdev, t->link->flags);
+	if (t->device && !is_first(r, t))
+		return refuse(EINVAL,
+			      "image files.img: interface %s: it is not its first descriptor that "
+			      "tells of it",
+			      t->netdev);
+	return t->device ? tundev_check(t->netdev, t->device) : 0;
+}
+
+/* An interface that outlived the tree is as it was, as far as a descriptor can see. */
+static int check_there(const TunfileEntry *t)
+{
+	const char *kind = t->link->flags & IFF_TAP ? "tap" : "tun";
+	const char *queues = t->link->flags & IFF_MULTI_QUEUE ? " multi_queue" : "";
+	struct tun_facts facts;
+	int rc = tundev_facts(t->netdev, &facts);
+
+	if (rc == -ENODEV)
+		return refuse(
+			ENODEV,
+			"interface %s: there is none of that name, or it is of another kind; make "
+			"it again (ip tuntap add dev %s mode %s%s)",
+			t->netdev, t->netdev, kind, queues);
+	if (rc == 0 && (facts.flags & KIND_FLAGS) != (t->link->flags & KIND_FLAGS))
+		return refuse(
+			EINVAL,
+			"interface %s: it is of another kind than it was; delete it and make it "
+			"again (ip tuntap add dev %s mode %s%s)",
+			t->netdev, t->netdev, kind, queues);
+	return rc;
+}
+
+/* Before anything is made. */
+static int tun_check(const struct restore *r, const FileEntry *e)
+{
+	const TunfileEntry *t = e->tunf;
+
+	if (!t->netdev)
+		return 0;
+	if (!t->link)
+		return refuse(
+			EOPNOTSUPP,
+			"image files.img: tun %#x: nothing tells of what kind the interface %s "
+			"was",
+			t->id, t->netdev);
+	int rc = check_entry(r, t);
+	if (rc < 0)
+		return rc;
+	if (!maker_of(r, t->netdev))
+		return check_there(t);
+	if (t->device && if_nametoindex(t->netdev))
+		return refuse(
+			EEXIST,
+			"interface %s: it is to be made again, but there is one of that name; "
+			"rename or delete that (ip link del %s)",
+			t->netdev, t->netdev);
+	return 0;
+}
+
+/* Others can have the number now. */
+static int choose_index(int fd, const char *name, uint32_t index)
+{
+	char other[IF_NAMESIZE];
+
+	if (if_indextoname(index, other)) {
+		warn("interface %s: its index was %u, which %s has now; it gets another one", name,
+		     index, other);
+		return 0;
+	}
+	return ioctl(fd, TUNSETIFINDEX, &index) < 0
+		       ? fail(errno, "interface %s: give it the index %u", name, index)
+		       : 0;
+}
+
+static int attach(int fd, const TunfileEntry *t)
+{
+	struct ifreq ifr = { .ifr_flags = t->link->flags | (t->device ? IFF_TUN_EXCL : 0) };
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", t->netdev);
+	if (ioctl(fd, TUNSETIFF, &ifr) == 0)
+		return 0;
+	return t->device ? fail(errno, "interface %s: make it", t->netdev)
+			 : fail(errno,
+				"interface %s: attach to it (one that is in use has to be "
+				"left by others first)",
+				t->netdev);
+}
+
+/* What can be set as long as it is down; then all the rest. */
+static int set_device(int fd, const TunfileEntry *t)
+{
+	if (t->link->owner != -1 && ioctl(fd, TUNSETOWNER, t->link->owner) < 0)
+		return fail(errno, "interface %s: set its owner %d", t->netdev, t->link->owner);
+	if (t->link->group != -1 && ioctl(fd, TUNSETGROUP, t->link->group) < 0)
+		return fail(errno, "interface %s: set its group %d", t->netdev, t->link->group);
+	if (ioctl(fd, TUNSETLINK, t->device->type) < 0)
+		return fail(errno, "interface %s: set its link type %u", t->netdev,
+			    t->device->type);
+	return tundev_set(t->netdev, t->device);
+}
+
+static int set_state(int fd, const TunfileEntry *t)
+{
+	const int carrier = !t->link->no_carrier;
+	struct ifreq ifr = { .ifr_flags = IFF_DETACH_QUEUE };
+
+	if ((t->link->no_carrier || t->link->flags & IFF_NO_CARRIER) &&
+	    ioctl(fd, TUNSETCARRIER, &carrier) < 0)
+		return fail(errno, "interface %s: set its carrier %d", t->netdev, carrier);
+	if (t->detached && ioctl(fd, TUNSETQUEUE, &ifr) < 0)
+		return fail(errno, "interface %s: detach a queue", t->netdev);
+	return 0;
+}
+
+static int tun_open(struct restore *r, const FileEntry *e)
+{
+	const TunfileEntry *t = e->tunf;
+	const char *path = t->path ? t->path : DEVICE_PATH;
+	uint32_t flags = t->has_flags ? t->flags : O_RDWR;
+	autoclose int fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
+	int rc = 0;
+
+	(void)r;
+	if (fd < 0)
+		return fail(errno, "tun %#x: open %s", t->id, path);
+	if (!t->netdev)
+		return file_finish(take_fd(&fd), flags, path);
+	if (t->device)
+		rc = choose_index(fd, t->netdev, t->device->ifindex);
+	if (rc == 0)
+		rc = attach(fd, t);
+	if (rc == 0)
+		rc = tunset_set(fd, t->netdev, t->link);
+	if (rc == 0 && t->device)
+		rc = set_device(fd, t);
+	if (rc == 0)
+		rc = set_state(fd, t);
+	return rc < 0 ? rc : file_finish(take_fd(&fd), flags, path);
+}
+
+FILE_PART(tun, tunf)
+
+const struct file_class tun_class = {
+	.name = "tun",
+	.type = FD_TYPES__TUNF,
+	.match = tun_match,
+	.dump = tun_dump,
+	.has_part = tun_has_part,
+	.check = tun_check,
+	.open = tun_open,
+	.fown = tun_fown,
+	.flags = tun_flags,
+};

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Descriptors of /dev/net/tun: the kind of file in tun.c, settings of the descriptor in tunset.c,
+ * the interface that it is attached to in tundev.c, settings of that in tunconf.c. Images: entries
+ * in files.img. The interfaces are those of the network namespace of criu, which is that of the
+ * tree.
+ *
+ * An interface that outlives its descriptors, or has others outside of the tree, is expected to be
+ * there at restore. One that does not is made again by the first of its descriptors, whose entry
+ * tells of it; if the restore fails, it goes with them.
+ */
+#ifndef FILES_TUN_H
+#define FILES_TUN_H
+
+#include <net/if.h>
+#include <linux/if_tun.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "image/messages.h"
+#include "model/dump.h"
+
+/* What rtnetlink(7) tells of an interface of tun as such. */
+struct tun_facts {
+	uint32_t flags; /* as for TUNSETIFF: kind, packet information, header, queues */
+	int owner, group;
+	unsigned n_queues; /* those that are detached, too */
+	bool is_persistent;
+	bool has_carrier;
+};
+
+/* Returns 0, -ENODEV if there is no such interface, or is one of another kind, or a reported error.
+ */
+int tundev_facts(const char *name, struct tun_facts *ret);
+
+/* Reads what is to be made again; adds blockers for what cannot. 0 or -errno. */
+int tundev_read(struct dump *d, const char *name, TunDeviceEntry **ret);
+/* Is it of an image in order? 0 or -errno, reported. */
+int tundev_check(const char *name, const TunDeviceEntry *e);
+/* Makes a new interface what it was. 0 or -errno, reported. */
+int tundev_set(const char *name, const TunDeviceEntry *e);
+
+/* Settings under net.ipv4.conf and net.ipv6.conf that differ from those of new interfaces. */
+void tunconf_read(struct arena *a, const char *name, TunDeviceEntry *e);
+/* Splits "ipv4/rp_filter=2"; the parts are in text, which is changed. False if it is not so. */
+bool tunconf_split(char *text, char **ret_key, char **ret_value);
+/* 0 or -errno, reported. */
+int tunconf_set(const char *name, const TunDeviceEntry *e);
+
+/* Settings of the descriptor and of packets: all of the entry but flags, owner and group. 0 or
+ * -errno. */
+int tunset_read(int fd, const char *name, TunLinkEntry *e);
+int tunset_set(int fd, const char *name, const TunLinkEntry *e);
+
+/* All descriptors are known: finds out which interfaces are to be made again. 0 or -errno. */
+int tuns_resolve(struct dump *d);
+
+#endif
