@@ -168,6 +168,7 @@ struct reading {
 	struct dump *dump;
 	const char *name;
 	TunDeviceEntry *e;
+	size_t n_ipv4; /* addresses */
 };
 
 static void push(const struct reading *r, uint16_t type, const void *body, size_t len)
@@ -185,13 +186,35 @@ static bool is_internet(int family)
 	return family == AF_INET || family == AF_INET6;
 }
 
-static void take_address(struct nlmsghdr *head, void *arg)
+static bool take_address(struct nlmsghdr *head, const struct reading *r, int family)
 {
 	const struct ifaddrmsg *m = nlmsg_data(head);
+	bool is_wanted = m->ifa_family == family && m->ifa_index == r->e->ifindex;
+
+	if (is_wanted)
+		push(r, RTM_NEWADDR, m, nlmsg_datalen(head));
+	return is_wanted;
+}
+
+static void take_ipv4_address(struct nlmsghdr *head, void *arg)
+{
 	struct reading *r = arg;
 
-	if (is_internet(m->ifa_family) && m->ifa_index == r->e->ifindex)
-		push(r, RTM_NEWADDR, m, nlmsg_datalen(head));
+	r->n_ipv4 += take_address(head, r, AF_INET);
+}
+
+/* The kernel tells of the newest first. */
+static void take_ipv6_address(struct nlmsghdr *head, void *arg)
+{
+	struct reading *r = arg;
+
+	if (!take_address(head, r, AF_INET6))
+		return;
+	TunRequestEntry **first = r->e->requests + r->n_ipv4;
+	size_t n = r->e->n_requests - r->n_ipv4;
+	TunRequestEntry *older = first[n - 1];
+	memmove(first + 1, first, (n - 1) * sizeof(*first));
+	*first = older;
 }
 
 /* Others come back by themselves, or are learned again. */
@@ -292,9 +315,8 @@ static const struct {
 	int type;
 	void (*take)(struct nlmsghdr *head, void *arg);
 } questions[] = {
-	{ RTM_GETADDR, take_address },
-	{ RTM_GETROUTE, take_direct_route },
-	{ RTM_GETROUTE, take_gateway_route },
+	{ RTM_GETADDR, take_ipv4_address },  { RTM_GETADDR, take_ipv6_address },
+	{ RTM_GETROUTE, take_direct_route }, { RTM_GETROUTE, take_gateway_route },
 	{ RTM_GETNEIGH, take_neighbour },
 };
 
@@ -371,7 +393,7 @@ static void check_link(struct dump *d, const struct link *l)
 int tundev_read(struct dump *d, const char *name, TunDeviceEntry **ret)
 {
 	TunDeviceEntry *e = MESSAGE(&d->arena, TunDeviceEntry, tun_device_entry);
-	struct reading reading = { d, name, e };
+	struct reading reading = { .dump = d, .name = name, .e = e };
 	struct link l;
 	int rc = find_link(&d->arena, name, &l);
 

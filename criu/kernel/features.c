@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/if_tun.h>
 #include <linux/kcmp.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
@@ -221,6 +222,14 @@ static int probe_sys_resource(void)
 	return rc < 0 ? rc : status.cap[CAP_SET_EFF] >> CAP_SYS_RESOURCE & 1 ? 0 : -EPERM;
 }
 
+static int probe_tun(void)
+{
+	autoclose int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	unsigned features;
+
+	return fd < 0 ? -errno : errno_of(ioctl(fd, TUNGETFEATURES, &features));
+}
+
 /* clang-format off */
 const struct kernel_feature kernel_features[] = {
 	{ "ptrace-seize",	  true,	 "no process can be stopped (ptrace(2))", probe_seize },
@@ -239,6 +248,7 @@ const struct kernel_feature kernel_features[] = {
 	{ "userfaultfd",	  false, "large memory is filled slower (CONFIG_USERFAULTFD)", probe_userfaultfd },
 	{ "pagemap-scan",	  false, "pages are found slower (Linux 6.7)", probe_pagemap_scan },
 	{ "soft-dirty",		  false, "incremental dumps compare memory with the images before (CONFIG_MEM_SOFT_DIRTY)", probe_soft_dirty },
+	{ "tun",		  false, "descriptors of /dev/net/tun cannot be restored (CONFIG_TUN)", probe_tun },
 	{ "sys-resource",	  false, "lowered limits cannot be raised again at restore (CAP_SYS_RESOURCE)", probe_sys_resource },
 };
 /* clang-format on */

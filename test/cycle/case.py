@@ -15,6 +15,7 @@ import time
 import snapshot
 
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNET = 0x40000000
 POLL_SEC = 0.002
 SLOW = int(os.environ.get('CYCLE_SLOW', 1))     # how many times slower than a machine this one is
 PATIENCE_SEC = 20 * SLOW        # for one condition; the row has a limit of its own
@@ -62,7 +63,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'thp', 'daemon', 'hugepages', 'live', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'thp', 'daemon', 'hugepages', 'live', 'netns', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -567,6 +568,12 @@ def on_term(_sig, _frame):
     raise KeyboardInterrupt
 
 
+def leave_network(row):
+    """What the row does to its network is seen by nobody else."""
+    if row.has('netns') and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise Skipped(f'no network namespace of its own: {os.strerror(ctypes.get_errno())}')
+
+
 def take_turns(row):
     """Rows with the flag alone=NAME do not run at the same time: they need the same numbers again."""
     if not row.has('alone'):
@@ -612,6 +619,7 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=Fals
     signal.alarm(SLOW * int(row.flags.get('timeout', timeout)))
     alone, huge_pages = None, []
     try:
+        leave_network(row)
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)
         Case(row, directory, criu, places, cycles, user, chain, server).run()

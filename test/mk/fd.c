@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -205,4 +206,47 @@ bool sleeps_in(pid_t tid, long nr)
 	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
 	read_line(path, line, sizeof(line));
 	return strtol(line, &end, 10) == nr && end != line && *end == ' ';
+}
+
+union control {
+	char buf[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+void send_fd(int sock, int fd)
+{
+	union control control = { 0 };
+	char byte = 'x';
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	need("sendmsg", sendmsg(sock, &msg, 0));
+}
+
+int receive_fd(int sock)
+{
+	union control control = { 0 };
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *c;
+	int fd;
+
+	need("recvmsg", recvmsg(sock, &msg, 0));
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c)
+		die("no descriptor came");
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return fd;
 }

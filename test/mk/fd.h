@@ -42,6 +42,10 @@ long position_of(pid_t pid, int fd);
 /* The lines that start with @prefix, sorted, each up to @end when it has that. */
 void fdinfo_lines(int fd, const char *prefix, const char *end, char *buf, size_t size);
 
+/* A descriptor through a socket; both die if that fails. */
+void send_fd(int sock, int fd);
+int receive_fd(int sock);
+
 /* Whether a thread of this process sleeps in that system call. */
 bool sleeps_in(pid_t tid, long nr);
 

@@ -115,49 +115,6 @@ static void move_passed(void)
 	lseek(PASSED_FD, PASSED_STEP, SEEK_CUR);
 }
 
-union control {
-	char buf[CMSG_SPACE(sizeof(int))];
-	struct cmsghdr align;
-};
-
-static void send_fd(int sock, int fd)
-{
-	union control control = { 0 };
-	char byte = 'x';
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	need("sendmsg", sendmsg(sock, &msg, 0));
-}
-
-static int receive_fd(int sock)
-{
-	union control control = { 0 };
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
-	};
-	struct cmsghdr *c;
-	int fd;
-
-	need("recvmsg", recvmsg(sock, &msg, 0));
-	c = CMSG_FIRSTHDR(&msg);
-	if (!c)
-		die("no descriptor came");
-	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
-}
-
 /* A process that will be gone opens the file; who has it afterwards only received it. */
 static void start_sender(int sock)
 {
