@@ -240,7 +240,7 @@ static int check_entry(const struct restore *r, const TunfileEntry *t)
 			      "image files.img: interface %s: it is not its first descriptor that "
 			      "tells of it",
 			      t->netdev);
-	return t->device ? tundev_check(t->netdev, t->device) : 0;
+	return t->device ? tunmake_check(t->netdev, t->device) : 0;
 }
 
 /* An interface that outlived the tree is as it was, as far as a descriptor can see. */
@@ -332,7 +332,7 @@ static int set_device(int fd, const TunfileEntry *t)
 	if (ioctl(fd, TUNSETLINK, t->device->type) < 0)
 		return fail(errno, "interface %s: set its link type %u", t->netdev,
 			    t->device->type);
-	return tundev_set(t->netdev, t->device);
+	return tunmake_set(t->netdev, t->device);
 }
 
 static int set_state(int fd, const TunfileEntry *t)

@@ -13,16 +13,16 @@
 
 #define VALUE_ROOM 256
 
-static const char *const families[] = { "ipv4", "ipv6" };
+static const char *const trees[] = { "ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh" };
 
 /* One that makes addresses when it is written to; it is set by rtnetlink. */
 #define ADDRESS_MODE "addr_gen_mode"
 
-static int open_conf(const char *family, const char *name)
+static int open_conf(const char *tree, const char *name)
 {
 	char path[64 + IFNAMSIZ];
 
-	snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s", family, name);
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/%s", tree, name);
 	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
@@ -34,10 +34,10 @@ static void read_value(int dir, const char *key, char value[VALUE_ROOM])
 	value[strcspn(value, "\n")] = '\0';
 }
 
-static void read_family(struct arena *a, const char *family, const char *name, TunDeviceEntry *e)
+static void read_tree(struct arena *a, const char *tree, const char *name, TunDeviceEntry *e)
 {
-	int dir = open_conf(family, name);
-	autoclose int usual = open_conf(family, "default");
+	int dir = open_conf(tree, name);
+	autoclose int usual = open_conf(tree, "default");
 	autoclosedir DIR *list = dir < 0 ? NULL : fdopendir(dir);
 	char value[VALUE_ROOM], usual_value[VALUE_ROOM];
 
@@ -48,26 +48,30 @@ static void read_family(struct arena *a, const char *family, const char *name, T
 		read_value(usual, f->d_name, usual_value);
 		if (strcmp(value, usual_value))
 			*ARENA_PUSH(a, e->settings, e->n_settings) =
-				arena_printf(a, "%s/%s=%s", family, f->d_name, value);
+				arena_printf(a, "%s/%s=%s", tree, f->d_name, value);
 	}
 }
 
 void tunconf_read(struct arena *a, const char *name, TunDeviceEntry *e)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
-		read_family(a, families[i], name, e);
+	for (size_t i = 0; i < ARRAY_SIZE(trees); i++)
+		read_tree(a, trees[i], name, e);
 }
 
 bool tunconf_split(char *text, char **ret_key, char **ret_value)
 {
-	char *slash = strchr(text, '/'), *equals = strchr(text, '=');
+	char *equals = strchr(text, '=');
 	bool is_known = false;
 
-	if (!slash || !equals || slash > equals || strchr(equals, '\n'))
+	if (!equals || strchr(equals, '\n'))
 		return false;
-	*slash = *equals = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
-		is_known |= !strcmp(text, families[i]);
+	*equals = '\0';
+	char *slash = strrchr(text, '/');
+	if (!slash)
+		return false;
+	*slash = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(trees); i++)
+		is_known |= !strcmp(text, trees[i]);
 	*ret_key = slash + 1;
 	*ret_value = equals + 1;
 	size_t len = strlen(*ret_key);
@@ -76,13 +80,13 @@ bool tunconf_split(char *text, char **ret_key, char **ret_value)
 	       strcmp(*ret_key, ADDRESS_MODE);
 }
 
-static int set_value(const char *family, const char *name, const char *key, const char *value)
+static int set_value(const char *tree, const char *name, const char *key, const char *value)
 {
-	autoclose int dir = open_conf(family, name);
+	autoclose int dir = open_conf(tree, name);
 	autoclose int fd = dir < 0 ? -1 : openat(dir, key, O_WRONLY | O_CLOEXEC);
 	int rc = fd < 0 ? -errno : write_all(fd, value, strlen(value));
 
-	return rc < 0 ? fail(-rc, "interface %s: set %s/%s to %s", name, family, key, value) : 0;
+	return rc < 0 ? fail(-rc, "interface %s: set %s/%s to %s", name, tree, key, value) : 0;
 }
 
 int tunconf_set(const char *name, const TunDeviceEntry *e)

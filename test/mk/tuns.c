@@ -59,7 +59,7 @@ static void read_state(char *text)
 	FILE *f = popen("PATH=$PATH:/sbin:/usr/sbin; i=mk; { ip -d -o link show dev $i; ip -o addr show dev $i; "
 			"ip -4 route show table all dev $i; ip -6 route show table all dev $i; "
 			"ip neigh show dev $i nud permanent; "
-			"cd /proc/sys/net; grep -H . ipv4/conf/$i/rp_filter ipv6/conf/$i/hop_limit; } 2>&1 | "
+			"cd /proc/sys/net; grep -H . ipv4/conf/$i/rp_filter ipv6/conf/$i/hop_limit ipv6/neigh/$i/retrans_time_ms; } 2>&1 | "
 			/* said only of addresses that the kernel made itself; and of carriers that were lost once */
 			"sed 's/ stable-privacy//; s/ state [A-Z]* / /'", "r");
 	size_t len = f ? fread(text, 1, STATE_ROOM - 1, f) : 0;
@@ -345,6 +345,7 @@ static void make_interface(void)
 		kind->more(fd);
 	set_conf("/proc/sys/net/ipv4/conf/mk/rp_filter", "2");
 	set_conf("/proc/sys/net/ipv6/conf/mk/hop_limit", "77");
+	set_conf("/proc/sys/net/ipv6/neigh/mk/retrans_time_ms", "1234");
 	if (kind->flags & IFF_TAP)
 		run_ip("link set mk address " TAP_ADDRESS " txqueuelen 99");
 	run_ip("link set mk mtu 1400");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What images may ask of rtnetlink (files/tundev.c). */
+/* What images may ask of rtnetlink (files/tunmake.c). */
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
@@ -18,10 +18,10 @@ static int check(uint32_t type, void *body, size_t len)
 	e.ifindex = 7;
 	e.requests = requests;
 	e.n_requests = 1;
-	return tundev_check("t0", &e);
+	return tunmake_check("t0", &e);
 }
 
-TEST(tundev, requests_may_not_lead_to_other_interfaces_or_namespaces)
+TEST(tunmake, requests_may_not_lead_to_other_interfaces_or_namespaces)
 {
 	struct {
 		struct ifaddrmsg head;
@@ -50,17 +50,17 @@ TEST(tundev, requests_may_not_lead_to_other_interfaces_or_namespaces)
 	}
 }
 
-TEST(tundev, an_interface_of_nonsense_is_refused)
+TEST(tunmake, an_interface_of_nonsense_is_refused)
 {
 	static uint8_t address[33];
 	TunDeviceEntry e = TUN_DEVICE_ENTRY__INIT;
 
-	ASSERT_REFUSED(tundev_check("t0", &e), "its settings make no sense");
+	ASSERT_REFUSED(tunmake_check("t0", &e), "its settings make no sense");
 	e.ifindex = 7;
-	ASSERT_OK(tundev_check("t0", &e));
+	ASSERT_OK(tunmake_check("t0", &e));
 	e.flags = IFF_RUNNING;
-	ASSERT_REFUSED(tundev_check("t0", &e), "its settings make no sense");
+	ASSERT_REFUSED(tunmake_check("t0", &e), "its settings make no sense");
 	e.flags = 0;
 	e.address = (ProtobufCBinaryData){ sizeof(address), address };
-	ASSERT_REFUSED(tundev_check("t0", &e), "its settings make no sense");
+	ASSERT_REFUSED(tunmake_check("t0", &e), "its settings make no sense");
 }
