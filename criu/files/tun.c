@@ -52,44 +52,39 @@ static void set_path(struct dump *d, const struct fd_probe *p, TunfileEntry *t)
 		t->path = arena_strdup(&d->arena, p->link);
 }
 
-/* 1 if what the ioctl gives is the network namespace of criu, 0 if not, or -errno. */
-static int is_own_namespace(int fd, unsigned long ask, ino_t *ret)
+/* The network namespace that the ioctl leads to, if it is not that of criu; else 0, or -errno. */
+static int64_t other_namespace(int fd, unsigned long question)
 {
-	autoclose int ns = ioctl(fd, ask);
+	autoclose int ns = ioctl(fd, question);
 	struct stat st, own;
 
 	if (ns < 0 || fstat(ns, &st) < 0 || stat("/proc/self/ns/net", &own) < 0)
 		return -errno;
-	*ret = st.st_ino;
-	return st.st_dev == own.st_dev && st.st_ino == own.st_ino;
+	return st.st_dev == own.st_dev && st.st_ino == own.st_ino ? 0 : (int64_t)st.st_ino;
 }
 
-/* Where an interface is, and where the descriptor was opened. Without CAP_NET_ADMIN nothing tells.
+/*
+ * Where the descriptor was opened, and where its interface is now. It takes CAP_NET_ADMIN to ask; a
+ * user without that has no descriptors of elsewhere. 1: blocked.
  */
 static int check_namespace(struct dump *d, const struct fd_probe *p, const char *name)
 {
-	static const unsigned long questions[] = { SIOCGSKNS, TUNGETDEVNETNS };
+	int64_t ns = other_namespace(p->copy, SIOCGSKNS);
 
-	for (size_t i = 0; i < (*name ? 2 : 1); i++) {
-		ino_t ino = 0;
-		int rc = is_own_namespace(p->copy, questions[i], &ino);
-
-		if (rc < 0 && rc != -EPERM)
-			return fail(-rc, "pid %d fd %d: ask for its network namespace",
-				    p->task->process->pid, p->fd);
-		if (rc == 0)
-			dump_block(
-				d,
-				"pid %d fd %d: %s%s%s is of another network namespace (net:[%lu]) "
-				"than its task; open it in that of the task, or close it before "
-				"the "
-				"dump",
-				p->task->process->pid, p->fd, p->link,
-				*name ? ": its interface " : "", name, (long)ino);
-		if (rc == 0)
-			return -EXDEV;
-	}
-	return 0;
+	if (ns == 0 && *name)
+		ns = other_namespace(p->copy, TUNGETDEVNETNS);
+	if (ns == 0 || ns == -EPERM)
+		return 0;
+	if (ns < 0)
+		return fail((int)-ns, "pid %d fd %d: ask for its network namespace",
+			    p->task->process->pid, p->fd);
+	dump_block(
+		d,
+		"pid %d fd %d: %s%s%s is of another network namespace (net:[%ld]) than its task; "
+		"open it in that of the task, or close it before the dump",
+		p->task->process->pid, p->fd, p->link, *name ? ": its interface " : "", name,
+		(long)ns);
+	return 1;
 }
 
 /*
@@ -150,8 +145,8 @@ static int tun_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 		return fail(errno, "pid %d fd %d: ask for its interface", p->task->process->pid,
 			    p->fd);
 	int rc = check_namespace(d, p, ifr.ifr_name);
-	if (rc < 0 || !is_attached)
-		return rc == -EXDEV ? 0 : rc;
+	if (rc || !is_attached)
+		return min(rc, 0);
 	t->netdev = arena_strdup(&d->arena, ifr.ifr_name);
 	t->has_detached = t->detached = ifr.ifr_flags & IFF_DETACH_QUEUE;
 	return read_attached(d, p, ifr.ifr_flags, t);
@@ -162,7 +157,7 @@ static bool is_of(const FileEntry *e, const char *name)
 	return e->tunf && e->tunf->netdev && !strcmp(e->tunf->netdev, name);
 }
 
-/* Who else has it open keeps it alive, or has made it last. */
+/* Others can have it open, too, or it was made to last. */
 static int resolve(struct dump *d, TunfileEntry *t, unsigned n_known)
 {
 	struct tun_facts facts;
@@ -177,22 +172,24 @@ static int resolve(struct dump *d, TunfileEntry *t, unsigned n_known)
 	return tundev_read(d, t->netdev, &t->device);
 }
 
+static unsigned count_before(const struct dump *d, size_t end, const char *name)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < end; i++)
+		n += is_of(d->files[i], name);
+	return n;
+}
+
 int tuns_resolve(struct dump *d)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < d->n_files && rc == 0; i++) {
 		TunfileEntry *t = d->files[i]->tunf;
-		unsigned n_before = 0, n = 0;
 
-		if (!t || !t->netdev)
-			continue;
-		for (size_t j = 0; j < d->n_files; j++) {
-			n += is_of(d->files[j], t->netdev);
-			n_before += j < i && is_of(d->files[j], t->netdev);
-		}
-		if (n_before == 0)
-			rc = resolve(d, t, n);
+		if (t && t->netdev && count_before(d, i, t->netdev) == 0)
+			rc = resolve(d, t, count_before(d, d->n_files, t->netdev));
 	}
 	return rc;
 }
@@ -315,7 +312,7 @@ static int attach(int fd, const TunfileEntry *t)
 	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", t->netdev);
 	if (ioctl(fd, TUNSETIFF, &ifr) == 0)
 		return 0;
-	return t->device ? fail(errno, "interface %s: make it", t->netdev)
+	return t->device ? fail(errno, "interface %s: make it (CAP_NET_ADMIN)", t->netdev)
 			 : fail(errno,
 				"interface %s: attach to it (one that is in use has to be "
 				"left by others first)",
@@ -348,30 +345,44 @@ static int set_state(int fd, const TunfileEntry *t)
 	return 0;
 }
 
-static int tun_open(struct restore *r, const FileEntry *e)
+static int open_device(const TunfileEntry *t, uint32_t flags)
 {
-	const TunfileEntry *t = e->tunf;
 	const char *path = t->path ? t->path : DEVICE_PATH;
-	uint32_t flags = t->has_flags ? t->flags : O_RDWR;
-	autoclose int fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
-	int rc = 0;
+	autoclose int fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
 
-	(void)r;
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return fail(errno, "tun %#x: open %s", t->id, path);
-	if (!t->netdev)
-		return file_finish(take_fd(&fd), flags, path);
-	if (t->device)
-		rc = choose_index(fd, t->netdev, t->device->ifindex);
+	if (!is_device(&st))
+		return refuse(ENODEV, "tun %#x: %s is not the device of TUN and TAP (%d:%d)", t->id,
+			      path, DEVICE_MAJOR, DEVICE_MINOR);
+	return take_fd(&fd);
+}
+
+/* All that needs an interface. */
+static int set_up(int fd, const TunfileEntry *t)
+{
+	int rc = t->device ? choose_index(fd, t->netdev, t->device->ifindex) : 0;
+
 	if (rc == 0)
 		rc = attach(fd, t);
 	if (rc == 0)
 		rc = tunset_set(fd, t->netdev, t->link);
 	if (rc == 0 && t->device)
 		rc = set_device(fd, t);
-	if (rc == 0)
-		rc = set_state(fd, t);
-	return rc < 0 ? rc : file_finish(take_fd(&fd), flags, path);
+	return rc < 0 ? rc : set_state(fd, t);
+}
+
+static int tun_open(struct restore *r, const FileEntry *e)
+{
+	uint32_t flags = e->tunf->has_flags ? e->tunf->flags : O_RDWR;
+	autoclose int fd = open_device(e->tunf, flags);
+	int rc = fd < 0 ? fd : 0;
+
+	(void)r;
+	if (rc == 0 && e->tunf->netdev)
+		rc = set_up(fd, e->tunf);
+	return rc < 0 ? rc : file_finish(take_fd(&fd), flags, "tun");
 }
 
 FILE_PART(tun, tunf)

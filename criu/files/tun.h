@@ -63,10 +63,15 @@ int tunmake_set(const char *name, const TunDeviceEntry *e);
 
 /* Settings under /proc/sys/net that differ from those of new interfaces. */
 void tunconf_read(struct arena *a, const char *name, TunDeviceEntry *e);
-/* Splits "ipv4/conf/rp_filter=2"; the parts are in text, which is changed. False if it is not so.
- */
-bool tunconf_split(char *text, char **ret_key, char **ret_value);
-/* 0 or -errno, reported. */
+#define TUN_VALUE_ROOM 256
+struct tun_setting {
+	const char *tree;
+	char key[64], value[TUN_VALUE_ROOM];
+};
+
+/* Of "ipv4/conf/rp_filter=2"; false if it is no such setting. */
+bool tunconf_parse(const char *text, struct tun_setting *ret);
+/* Those that are in order. 0 or -errno, reported. */
 int tunconf_set(const char *name, const TunDeviceEntry *e);
 
 /* Settings of the descriptor and of packets: all of the entry but flags, owner and group. 0 or

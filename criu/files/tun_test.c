@@ -9,6 +9,8 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/own.h"
 #include "files/again_test.h"
@@ -21,13 +23,25 @@ static void begin(struct again *a)
 	again_begin(a);
 }
 
-static int open_device(void)
+static int open_path(const char *path)
 {
-	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
+	int fd = open(path, O_RDWR | O_NONBLOCK);
 
 	if (fd < 0)
-		test_skip("/dev/net/tun: %s", strerror(errno));
+		test_skip("%s: %s", path, strerror(errno));
 	return fd;
+}
+
+static int open_device(void)
+{
+	return open_path("/dev/net/tun");
+}
+
+static int open_node(const char *path)
+{
+	if (mknod(path, S_IFCHR | 0600, makedev(10, 200)) < 0)
+		test_skip("a device file: %s", strerror(errno));
+	return open_path(path);
 }
 
 static void attach(int fd, const char *name, int flags)
@@ -64,6 +78,36 @@ TEST(tun, a_descriptor_that_is_attached_to_nothing_is_opened_again)
 	ASSERT_STR(name_of(again_fd(&a, fd)), strerror(EBADFD));
 	ASSERT_EQ(fcntl(again_fd(&a, fd), F_GETFL) & O_NONBLOCK, O_NONBLOCK);
 	attach(again_fd(&a, fd), "t0", IFF_TUN);
+	again_end(&a);
+}
+
+TEST(tun, what_has_the_path_now_has_to_be_the_device)
+{
+	struct again a;
+
+	begin(&a);
+	const char *path = again_path(&a, "tun");
+	int fd = open_node(path);
+	again_add(&a, fd);
+	again_cycle(&a);
+	ASSERT_STR(again_link(&a, fd), path);
+	ASSERT_OK(unlink(path));
+	ASSERT_REFUSED(again_open(&a), "/tun: No such file or directory");
+	ASSERT_OK(mknod(path, S_IFCHR | 0600, makedev(1, 3)));
+	ASSERT_REFUSED(again_open(&a), "/tun is not the device of TUN and TAP (10:200)");
+	again_end(&a);
+}
+
+TEST(tun, a_device_file_that_is_gone_prevents_a_dump)
+{
+	struct again a;
+
+	begin(&a);
+	const char *path = again_path(&a, "tun");
+	int fd = open_node(path);
+	ASSERT_OK(unlink(path));
+	again_add(&a, fd);
+	again_blocked(&a, "(deleted): the device file was deleted; make it again");
 	again_end(&a);
 }
 

@@ -11,8 +11,6 @@
 #include "base/own.h"
 #include "files/tun.h"
 
-#define VALUE_ROOM 256
-
 static const char *const trees[] = { "ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh" };
 
 /* One that makes addresses when it is written to; it is set by rtnetlink. */
@@ -27,19 +25,21 @@ static int open_conf(const char *tree, const char *name)
 }
 
 /* Without the newline; "" where it cannot be read: a secret that is not set. */
-static void read_value(int dir, const char *key, char value[VALUE_ROOM])
+static void read_value(int dir, const char *key, char value[TUN_VALUE_ROOM])
 {
-	if (read_small_at(dir, key, value, VALUE_ROOM) < 0)
+	if (read_small_at(dir, key, value, TUN_VALUE_ROOM) < 0)
 		value[0] = '\0';
 	value[strcspn(value, "\n")] = '\0';
 }
 
+/* Those for neighbours have no default outside of the first network namespace: all are kept then.
+ */
 static void read_tree(struct arena *a, const char *tree, const char *name, TunDeviceEntry *e)
 {
 	int dir = open_conf(tree, name);
 	autoclose int usual = open_conf(tree, "default");
 	autoclosedir DIR *list = dir < 0 ? NULL : fdopendir(dir);
-	char value[VALUE_ROOM], usual_value[VALUE_ROOM];
+	char value[TUN_VALUE_ROOM], usual_value[TUN_VALUE_ROOM];
 
 	for (struct dirent *f; list && (f = readdir(list));) {
 		if (f->d_type != DT_REG || !strcmp(f->d_name, ADDRESS_MODE))
@@ -58,49 +58,49 @@ void tunconf_read(struct arena *a, const char *name, TunDeviceEntry *e)
 		read_tree(a, trees[i], name, e);
 }
 
-bool tunconf_split(char *text, char **ret_key, char **ret_value)
+bool tunconf_parse(const char *text, struct tun_setting *ret)
 {
-	char *equals = strchr(text, '=');
-	bool is_known = false;
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+	const char *equals = strchr(text, '=');
 
-	if (!equals || strchr(equals, '\n'))
-		return false;
-	*equals = '\0';
-	char *slash = strrchr(text, '/');
-	if (!slash)
-		return false;
-	*slash = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(trees); i++)
-		is_known |= !strcmp(text, trees[i]);
-	*ret_key = slash + 1;
-	*ret_value = equals + 1;
-	size_t len = strlen(*ret_key);
-	return is_known && len &&
-	       strspn(*ret_key, "abcdefghijklmnopqrstuvwxyz0123456789_") == len &&
-	       strcmp(*ret_key, ADDRESS_MODE);
+	for (size_t i = 0; equals && i < ARRAY_SIZE(trees); i++) {
+		size_t len = strlen(trees[i]);
+		const char *key = text + len + 1;
+
+		if (strncmp(text, trees[i], len) || text[len] != '/')
+			continue;
+		ret->tree = trees[i];
+		int n = snprintf(ret->key, sizeof(ret->key), "%.*s", (int)(equals - key), key);
+		int n_value = snprintf(ret->value, sizeof(ret->value), "%s", equals + 1);
+		return n > 0 && n < (int)sizeof(ret->key) && n_value < (int)sizeof(ret->value) &&
+		       strspn(ret->key, letters) == (size_t)n && strcmp(ret->key, ADDRESS_MODE) &&
+		       !strchr(ret->value, '\n');
+	}
+	return false;
 }
 
-static int set_value(const char *tree, const char *name, const char *key, const char *value)
+/* What it has already may be another view of one that was set: of the same time in milliseconds. */
+static int set(const char *name, const struct tun_setting *s)
 {
-	autoclose int dir = open_conf(tree, name);
-	autoclose int fd = dir < 0 ? -1 : openat(dir, key, O_WRONLY | O_CLOEXEC);
-	int rc = fd < 0 ? -errno : write_all(fd, value, strlen(value));
+	autoclose int dir = open_conf(s->tree, name);
+	autoclose int fd = dir < 0 ? -1 : openat(dir, s->key, O_WRONLY | O_CLOEXEC);
+	char now[TUN_VALUE_ROOM];
 
-	return rc < 0 ? fail(-rc, "interface %s: set %s/%s to %s", name, tree, key, value) : 0;
+	if (fd < 0)
+		return fail(errno, "interface %s: open its setting %s/%s", name, s->tree, s->key);
+	read_value(dir, s->key, now);
+	int rc = strcmp(now, s->value) ? write_all(fd, s->value, strlen(s->value)) : 0;
+	return rc < 0 ? fail(-rc, "interface %s: set %s/%s to %s", name, s->tree, s->key, s->value)
+		      : 0;
 }
 
 int tunconf_set(const char *name, const TunDeviceEntry *e)
 {
-	for (size_t i = 0; i < e->n_settings; i++) {
-		autofree char *text = strdup(e->settings[i]);
-		char *key, *value;
+	struct tun_setting s;
+	int rc = 0;
 
-		if (!text || !tunconf_split(text, &key, &value))
-			return refuse(EINVAL, "interface %s: there is no setting %s", name,
-				      e->settings[i]);
-		int rc = set_value(text, name, key, value);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	for (size_t i = 0; i < e->n_settings && rc == 0; i++)
+		if (tunconf_parse(e->settings[i], &s))
+			rc = set(name, &s);
+	return rc;
 }

@@ -5,12 +5,12 @@
 
 TEST(tunconf, a_setting_is_split_into_tree_key_and_value)
 {
-	char text[] = "ipv6/conf/hop_limit=77", *key, *value;
+	struct tun_setting s;
 
-	ASSERT(tunconf_split(text, &key, &value));
-	ASSERT_STR(text, "ipv6/conf");
-	ASSERT_STR(key, "hop_limit");
-	ASSERT_STR(value, "77");
+	ASSERT(tunconf_parse("ipv6/conf/hop_limit=77", &s));
+	ASSERT_STR(s.tree, "ipv6/conf");
+	ASSERT_STR(s.key, "hop_limit");
+	ASSERT_STR(s.value, "77");
 }
 
 TEST(tunconf, what_could_lead_elsewhere_is_refused)
@@ -27,11 +27,14 @@ TEST(tunconf, what_could_lead_elsewhere_is_refused)
 					   "ipv4/conf/rp_filter=1\n2",
 					   "ipv6/conf/addr_gen_mode=1" };
 
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		char text[64], *key, *value;
+	struct tun_setting s;
+	char text[400];
 
-		snprintf(text, sizeof(text), "%s", bad[i]);
-		if (tunconf_split(text, &key, &value))
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		if (tunconf_parse(bad[i], &s))
 			test_fail(__FILE__, __LINE__, "\"%s\" is taken", bad[i]);
-	}
+	snprintf(text, sizeof(text), "ipv4/conf/%0*d=1", (int)sizeof(s.key), 0);
+	ASSERT(!tunconf_parse(text, &s));
+	snprintf(text, sizeof(text), "ipv4/conf/rp_filter=%0*d", (int)sizeof(s.value), 0);
+	ASSERT(!tunconf_parse(text, &s));
 }

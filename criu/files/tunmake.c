@@ -85,6 +85,12 @@ static bool is_sound(const TunRequestEntry *m)
 
 int tunmake_check(const char *name, const TunDeviceEntry *e)
 {
+	struct tun_setting setting;
+
+	for (size_t i = 0; i < e->n_settings; i++)
+		if (!tunconf_parse(e->settings[i], &setting))
+			return refuse(EINVAL, "image files.img: interface %s: it has no setting %s",
+				      name, e->settings[i]);
 	for (size_t i = 0; i < e->n_requests; i++)
 		if (!is_sound(e->requests[i]))
 			return refuse(EINVAL,
@@ -98,15 +104,20 @@ int tunmake_check(const char *name, const TunDeviceEntry *e)
 	return 0;
 }
 
-/* An address, or where a route leads, for people. The attribute is the first of each kind. */
+/* An address, or where a route leads, for people: the first attribute of each kind. */
 static void describe(const struct kind *k, const TunRequestEntry *m, char *text, size_t size)
 {
 	struct nlattr *attr[ATTR_MAX + 1];
 	int family = m->body.data[0], len = family == AF_INET ? 4 : 16;
+	char address[INET6_ADDRSTRLEN];
 
 	if (!parse_body(k, &m->body, attr) || !attr[1] || nla_len(attr[1]) != len ||
-	    !inet_ntop(family, nla_data(attr[1]), text, size))
+	    !inet_ntop(family, nla_data(attr[1]), address, sizeof(address)))
 		snprintf(text, size, "default");
+	else if (k->type == RTM_NEWNEIGH)
+		snprintf(text, size, "%s", address);
+	else
+		snprintf(text, size, "%s/%u", address, m->body.data[1]);
 }
 
 static struct nl_msg *make_request(const struct kind *k, const TunRequestEntry *m, uint32_t index,
@@ -121,49 +132,47 @@ static struct nl_msg *make_request(const struct kind *k, const TunRequestEntry *
 	return msg;
 }
 
-static uint32_t *flags_of_address(struct nl_msg *msg)
+/* The flags of an IPv6 address, or NULL. */
+static uint32_t *flags_in(struct nl_msg *msg)
 {
-	struct nlattr *attr = nlmsg_find_attr(nlmsg_hdr(msg), sizeof(struct ifaddrmsg), IFA_FLAGS);
+	const struct ifaddrmsg *m = nlmsg_data(nlmsg_hdr(msg));
+	struct nlattr *attr[ATTR_MAX + 1];
 
-	return attr && nla_len(attr) == sizeof(uint32_t) ? nla_data(attr) : NULL;
+	return nlmsg_hdr(msg)->nlmsg_type == RTM_NEWADDR && m->ifa_family == AF_INET6 &&
+			       nlmsg_parse(nlmsg_hdr(msg), sizeof(*m), attr, ATTR_MAX, NULL) == 0 &&
+			       attr[IFA_FLAGS] && nla_len(attr[IFA_FLAGS]) == sizeof(uint32_t)
+		       ? nla_data(attr[IFA_FLAGS])
+		       : NULL;
 }
 
 /*
  * An IPv6 address that was in use needs no second proof that nobody else has it; until then it
  * could be nobody's source. The mark that says so is taken off by a second request.
  */
-static int add_without_proof(struct nl_sock *sock, const struct kind *k, const TunRequestEntry *m,
-			     uint32_t index)
+static int send_request(struct nl_sock *sock, const struct kind *k, const TunRequestEntry *m,
+			uint32_t index)
 {
+	const uint32_t not_proved = IFA_F_NODAD | IFA_F_TENTATIVE | IFA_F_DADFAILED;
 	struct nl_msg *msg = make_request(k, m, index, k->flags);
+	uint32_t *flags = flags_in(msg);
 
-	*flags_of_address(msg) |= IFA_F_NODAD;
+	if (!flags || *flags & not_proved)
+		return nl_send_sync(sock, msg);
+	*flags |= IFA_F_NODAD;
 	int rc = nl_send_sync(sock, msg);
 	return rc < 0 ? rc
 		      : nl_send_sync(sock, make_request(k, m, index, NLM_F_CREATE | NLM_F_REPLACE));
 }
 
-static bool is_in_use(const struct kind *k, const TunRequestEntry *m)
-{
-	const uint32_t not_proved = IFA_F_NODAD | IFA_F_TENTATIVE | IFA_F_DADFAILED;
-	struct nlattr *attr[ATTR_MAX + 1];
-
-	return k->type == RTM_NEWADDR && m->body.data[0] == AF_INET6 &&
-	       parse_body(k, &m->body, attr) && attr[IFA_FLAGS] &&
-	       nla_len(attr[IFA_FLAGS]) == sizeof(uint32_t) &&
-	       !(nla_get_u32(attr[IFA_FLAGS]) & not_proved);
-}
-
 static int add(struct nl_sock *sock, const char *name, uint32_t index, const TunRequestEntry *m)
 {
 	const struct kind *k = kind_of(m->type);
-	char text[INET6_ADDRSTRLEN];
-	int rc = is_in_use(k, m) ? add_without_proof(sock, k, m, index)
-				 : nl_send_sync(sock, make_request(k, m, index, k->flags));
+	char text[INET6_ADDRSTRLEN + sizeof("/255")];
+	int rc = send_request(sock, k, m, index);
 
 	describe(k, m, text, sizeof(text));
-	return rc < 0 ? refuse(EIO, "interface %s: add the %s %s/%u again: %s", name, k->what, text,
-			       m->body.data[1], nl_geterror(rc))
+	return rc < 0 ? refuse(EIO, "interface %s: add the %s %s again: %s", name, k->what, text,
+			       nl_geterror(rc))
 		      : 0;
 }
 
