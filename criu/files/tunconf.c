@@ -32,12 +32,18 @@ static void read_value(int dir, const char *key, char value[TUN_VALUE_ROOM])
 	value[strcspn(value, "\n")] = '\0';
 }
 
-/* Those for neighbours have no default outside of the first network namespace: all are kept then.
- */
+/* The defaults for neighbours show in the first network namespace only; lo has them everywhere. */
+static int open_usual(const char *tree)
+{
+	int dir = open_conf(tree, "default");
+
+	return dir < 0 ? open_conf(tree, "lo") : dir;
+}
+
 static void read_tree(struct arena *a, const char *tree, const char *name, TunDeviceEntry *e)
 {
 	int dir = open_conf(tree, name);
-	autoclose int usual = open_conf(tree, "default");
+	autoclose int usual = open_usual(tree);
 	autoclosedir DIR *list = dir < 0 ? NULL : fdopendir(dir);
 	char value[TUN_VALUE_ROOM], usual_value[TUN_VALUE_ROOM];
 

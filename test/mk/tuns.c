@@ -210,7 +210,7 @@ static int open_device(int flags)
 {
 	int fd = open("/dev/net/tun", O_RDWR | flags);
 
-	if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == EPERM))
+	if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == EPERM || errno == EACCES))
 		skip("/dev/net/tun: %s", strerror(errno));
 	return need("/dev/net/tun", fd);
 }
