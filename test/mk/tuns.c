@@ -262,7 +262,11 @@ static void set_carrier_off(int fd)
 	"route add 10.10.0.0/16 via 10.9.0.2 src 10.9.3.2\n"	\
 	"route add 10.11.0.0/16 dev mk table 1234 metric 7 mtu 900\n"	\
 	"route add default via 10.9.0.2 dev mk table 1234 onlink\n"	\
+	"route add 10.12.0.0/16 via 10.9.0.2 mtu lock 1200 initcwnd 4\n"	\
+	"route add 10.13.0.0/16 dev mk tos 0x10 proto static realm 5\n"	\
+	"route add 10.14.0.0/16 via inet6 fe80::5 dev mk\n"	\
 	"route add fd10::/64 via fd09::2 dev mk src fd09:1::1\n"	\
+	"route add default via fe80::77 dev mk metric 10 pref high\n"	\
 	"route add fd11::/64 dev mk table 1234 metric 77\n"
 #define TAP_ADDRESSES						\
 	"addr add 10.9.0.1/24 brd + dev mk\n"			\
