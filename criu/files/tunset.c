@@ -49,14 +49,13 @@ static int ask_ethtool(int sock, const char *name, void *question)
 /* How many features the kernel knows, in *ret. */
 static int count_features(int sock, const char *name, uint32_t *ret)
 {
-	struct {
-		struct ethtool_sset_info head;
-		uint32_t n;
-	} question = { .head = { .cmd = ETHTOOL_GSSET_INFO,
-				 .sset_mask = 1ull << ETH_SS_FEATURES } };
-	int rc = ask_ethtool(sock, name, &question);
+	autofree struct ethtool_sset_info *question = xmalloc(sizeof(*question) + sizeof(*ret));
 
-	*ret = question.n;
+	*question = (struct ethtool_sset_info){ .cmd = ETHTOOL_GSSET_INFO,
+						.sset_mask = 1ull << ETH_SS_FEATURES };
+	question->data[0] = 0; /* it stays so if the kernel knows no such set */
+	int rc = ask_ethtool(sock, name, question);
+	*ret = question->data[0];
 	return rc;
 }
 
