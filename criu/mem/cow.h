@@ -41,6 +41,9 @@ void cow_done(struct restore *r);
 bool cow_is_there(const struct restore_task *t, const VmaEntry *v);
 
 /* Of what it has inherited the task drops all that is not its own. */
-void cow_add_layout(struct restore *r, struct restore_task *t, struct program *p);
+void cow_add_layout(const struct restore_task *t, struct program *p);
+
+/* What it has inherited is not there any more where another mapping takes the place. */
+void cow_forget_lost(struct restore *r, struct restore_task *t);
 
 #endif

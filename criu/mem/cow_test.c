@@ -352,6 +352,49 @@ TEST(cow, a_mapping_is_there_if_an_area_holds_all_of_it)
 	}
 }
 
+/* Two areas; of the mappings of the task one lies in the first, one is half behind the second. */
+TEST(cow, what_another_mapping_replaces_is_not_there)
+{
+	struct cow_area areas[2] = { 0 }, *list[2] = { &areas[0], &areas[1] };
+	struct page_run inherited[] = { { .vaddr = 0x10000, .pages = 3, .offset = 0x5000 },
+					{ .vaddr = 0x20000, .pages = 2 },
+					{ .vaddr = 0x30000, .pages = 1 } };
+	struct mem_range huge[] = { { 0x11000, 0x13000 }, { 0x20000, 0x22000 } };
+	VmaEntry v[2] = { VMA_ENTRY__INIT, VMA_ENTRY__INIT }, *vmas[2] = { &v[0], &v[1] };
+	MmEntry mm = MM_ENTRY__INIT;
+	const struct snapshot_task image = { .mm = &mm };
+	struct restore_task t = { .image = &image,
+				  .areas = list,
+				  .n_areas = 2,
+				  .there = { inherited, ARRAY_SIZE(inherited) },
+				  .huge = huge,
+				  .n_huge = ARRAY_SIZE(huge) };
+	struct restore r = { 0 };
+
+	for (int i = 0; i < 2; i++) {
+		vma_entry__init(&areas[i].vma);
+		areas[i].vma.status = v[i].status = VMA_REGULAR | VMA_ANON_PRIVATE;
+		v[i].prot = PROT_READ | PROT_WRITE;
+		areas[i].vma.start = 0x10000 * (i + 1);
+		areas[i].vma.end = areas[i].vma.start + 0x4000;
+	}
+	v[0].start = 0x11000;
+	v[0].end = 0x12000;
+	v[1].start = 0x21000;
+	v[1].end = 0x26000;
+	mm.vmas = vmas;
+	mm.n_vmas = 2;
+	cow_forget_lost(&r, &t);
+	ASSERT_EQ(t.there.n, 1);
+	ASSERT_EQ(t.there.run[0].vaddr, 0x11000);
+	ASSERT_EQ(t.there.run[0].pages, 1);
+	ASSERT_EQ(t.there.run[0].offset, 0x6000);
+	ASSERT_EQ(t.n_huge, 1);
+	ASSERT_EQ(t.huge[0].start, 0x11000);
+	ASSERT_EQ(t.huge[0].end, 0x12000);
+	arena_done(&r.arena);
+}
+
 TEST(cow, a_huge_page_is_made_by_the_donor_alone_if_all_of_it_is_shared)
 {
 	const struct part child = { 600, 601, 'c' };

@@ -508,6 +508,14 @@ static void add_drops(const struct restore_task *t, struct program *p)
 	}
 }
 
+void cow_add_layout(const struct restore_task *t, struct program *p)
+{
+	if (!t->n_areas)
+		return;
+	add_unmaps(t, p);
+	add_drops(t, p);
+}
+
 /*
  * The next part of [*pos, end) that lies in a mapping which is kept; *v is the mapping to begin
  * with. Returns false if there is none.
@@ -527,8 +535,7 @@ static bool next_kept(const struct restore_task *t, size_t *v, uint64_t end, uin
 	return true;
 }
 
-/* What it has inherited is not there any more where another mapping takes the place. */
-static void forget_lost(struct restore *r, struct restore_task *t)
+void cow_forget_lost(struct restore *r, struct restore_task *t)
 {
 	struct mem_range *huge = NULL;
 	struct page_run *there = NULL;
@@ -550,13 +557,4 @@ static void forget_lost(struct restore *r, struct restore_task *t)
 	t->there = (struct pagemap){ there, n_there };
 	t->huge = huge;
 	t->n_huge = n_huge;
-}
-
-void cow_add_layout(struct restore *r, struct restore_task *t, struct program *p)
-{
-	if (!t->n_areas)
-		return;
-	add_unmaps(t, p);
-	add_drops(t, p);
-	forget_lost(r, t);
 }

@@ -172,7 +172,8 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 {
 	/* While nothing maps an executable: the kernel refuses to change it later. */
 	add_mm_fields(r, t, p);
-	cow_add_layout(r, t, p);
+	cow_add_layout(t, p);
+	cow_forget_lost(r, t);
 	if (merges_all(t))
 		CALL(p, "merge equal pages (PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE,
 		     1, 0, 0, 0);
