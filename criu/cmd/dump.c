@@ -23,6 +23,7 @@
 #include "mem/pageclient.h"
 #include "mem/tracking.h"
 #include "model/dump.h"
+#include "ns/ipc.h"
 #include "task/collect.h"
 #include "task/constants.h"
 
@@ -73,6 +74,8 @@ static int collect_outside(void *ctx)
 	struct dump *d = ctx;
 	int rc = task_collect_tree(d);
 
+	if (rc == 0)
+		rc = ipc_collect(d);
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++) {
 		struct dump_task *t = &d->tasks[i];
 
@@ -87,6 +90,7 @@ static int collect_outside(void *ctx)
 		if (rc == 0)
 			rc = files_collect_fs(d, t);
 	}
+	ipc_check_attachments(d);
 	if (rc == 0)
 		rc = mem_collect_shared(d);
 	return rc < 0 ? rc : files_collect_end(d);
@@ -179,6 +183,8 @@ static int save_pages(void *ctx)
 			rc = mem_save_pages(d, &d->tasks[i]);
 	if (rc == 0)
 		rc = mem_save_shared(d);
+	if (rc == 0)
+		rc = ipc_save(d);
 	return rc < 0 ? rc : files_save_contents(d);
 }
 
@@ -252,6 +258,8 @@ static int write_images(void *ctx)
 			rc = mem_write_images(d, &d->tasks[i]);
 	if (rc == 0)
 		rc = mem_write_shared(d);
+	if (rc == 0)
+		rc = ipc_write_images(d);
 	if (rc == 0)
 		rc = files_write_images(d);
 	if (rc == 0)

@@ -16,6 +16,7 @@
 #include "mem/mem.h"
 #include "mem/pageclient.h"
 #include "mem/tracking.h"
+#include "ns/ipc.h"
 #include "task/collect.h"
 
 /* Files are for the dump. */
@@ -33,6 +34,8 @@ static int collect(void *ctx)
 	struct dump *d = ctx;
 	int rc = task_collect_tree(d);
 
+	if (rc == 0)
+		rc = ipc_collect(d);
 	for (size_t i = 0; i < d->n_tasks && rc == 0; i++) {
 		struct dump_task *t = &d->tasks[i];
 
@@ -42,6 +45,7 @@ static int collect(void *ctx)
 		if (rc == 0)
 			rc = mem_collect_pages(d, t);
 	}
+	ipc_check_attachments(d);
 	return rc;
 }
 

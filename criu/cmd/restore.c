@@ -30,6 +30,7 @@
 #include "mem/huge.h"
 #include "mem/mem.h"
 #include "mem/vdso.h"
+#include "ns/ipc.h"
 #include "sockets/sockets.h"
 #include "task/creds.h"
 #include "task/registers.h"
@@ -292,11 +293,23 @@ static int run_in_all(struct restore *r,
 	return batch_end(&batch);
 }
 
+static int make_ipc(void *ctx)
+{
+	return ipc_make(ctx);
+}
+
+static void drop_ipc(void *ctx)
+{
+	ipc_drop(ctx);
+}
+
 static int memory(void *ctx)
 {
 	int rc = run_in_all(ctx, lay_out);
 
 	mem_close_shared(ctx);
+	if (rc == 0)
+		rc = ipc_finish(ctx);
 	if (rc == 0)
 		rc = for_all(ctx, fill);
 	return rc < 0 ? rc : run_in_all(ctx, finish);
@@ -387,6 +400,7 @@ static const struct step restore_steps[] = {
 	{ "pre-restore", before_restore, NULL },
 	{ "files", open_files, clean_files },
 	{ "create", create_tree, kill_tree },
+	{ "ipc", make_ipc, drop_ipc },
 	{ "late-files", open_late_files, NULL },
 	{ "memory", memory, NULL },
 	{ "zombies", zombies, NULL },

@@ -21,11 +21,12 @@
 #include "files/memfd.h"
 #include "image/pagemap.h"
 #include "mem/mem.h"
+#include "ns/ipc.h"
 #include "proc/text.h"
 
-#define MEMFD_PREFIX  "/memfd:" /* in /proc */
-#define HUGE_FLAGS    (MFD_HUGETLB | 0x3fu << MFD_HUGE_SHIFT)
-#define FIRST_HUGE_ID 0x40000000u /* criu 3.17 does not find numbers that look negative */
+#define MEMFD_PREFIX "/memfd:" /* in /proc */
+#define HUGE_FLAGS   (MFD_HUGETLB | 0x3fu << MFD_HUGE_SHIFT)
+#define FIRST_ID     0x40000000u /* criu 3.17 does not find numbers that look negative */
 
 struct dump_memfd {
 	dev_t dev;
@@ -54,13 +55,19 @@ static struct dump_memfd *find(struct dump *d, const struct stat *st)
 	return NULL;
 }
 
-/* Inodes of hugetlbfs are numbered apart from those of tmpfs: theirs come from up here. */
-static uint32_t huge_id(const struct dump *d)
+/*
+ * Inodes of hugetlbfs are numbered apart from those of tmpfs, and segments of System V have ids of
+ * the same images: what may be mistaken gets one from up here.
+ */
+static uint32_t id_of_our_own(const struct dump *d)
 {
-	uint32_t id = FIRST_HUGE_ID;
+	uint32_t id = FIRST_ID;
 
 	for (const struct dump_memfd *m = d->memfds; m; m = m->next)
-		id += m->entry->has_hugetlb_flag;
+		if (m->entry->shmid >= id)
+			id = m->entry->shmid + 1;
+	while (ipc_has_segment(d, id))
+		id++;
 	return id;
 }
 
@@ -83,8 +90,9 @@ static int add(struct dump *d, const char *who, const char *path, const char *so
 	if (fs.f_type == HUGETLBFS_MAGIC) {
 		e->has_hugetlb_flag = true;
 		e->hugetlb_flag = MFD_HUGETLB | __builtin_ctzl(fs.f_bsize) << MFD_HUGE_SHIFT;
-		e->shmid = e->inode_id = huge_id(d);
 	}
+	if (e->has_hugetlb_flag || ipc_has_segment(d, e->shmid))
+		e->shmid = e->inode_id = id_of_our_own(d);
 	int seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 && errno != EINVAL) /* what is no memfd has none */
 		return fail(errno, "%s: read the seals of %s", who, path);

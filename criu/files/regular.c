@@ -25,6 +25,7 @@
 #include "files/locks.h"
 #include "files/regular.h"
 #include "files/remap.h"
+#include "kernel/abi.h"
 #include "proc/text.h"
 
 #define MEM_MAJOR    1 /* /dev/null, zero, full, random, urandom */
@@ -35,8 +36,18 @@ static bool is_plain_device(const struct stat *st)
 	return S_ISCHR(st->st_mode) && major(st->st_rdev) == MEM_MAJOR;
 }
 
+/* It looks like a file that may be deleted. */
+static bool is_posix_queue(const struct fd_probe *p)
+{
+	struct statfs fs;
+
+	return p->copy >= 0 && fstatfs(p->copy, &fs) == 0 && fs.f_type == ABI_MQUEUE_MAGIC;
+}
+
 static bool regular_match(const struct fd_probe *p)
 {
+	if (S_ISREG(p->st.st_mode) && is_posix_queue(p))
+		return false;
 	return S_ISREG(p->st.st_mode) || S_ISDIR(p->st.st_mode) || is_plain_device(&p->st) ||
 	       (p->info.flags & O_PATH && p->link[0] == '/');
 }

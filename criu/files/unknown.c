@@ -69,8 +69,9 @@ void unknown_block(struct dump *d, const struct fd_probe *p)
 	const char *what = S_ISSOCK(p->st.st_mode)  ? kind_of_socket(p)
 			   : S_ISCHR(p->st.st_mode) ? "a device with state of its own"
 			   : S_ISBLK(p->st.st_mode) ? "a block device"
+			   : S_ISREG(p->st.st_mode) ? "a message queue of POSIX"
 						    : "a kind of file that is not known here";
-	const char *advice = NULL;
+	const char *advice = S_ISREG(p->st.st_mode) ? "have the program close it first" : NULL;
 	char key[64];
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)

@@ -19,6 +19,7 @@ static const struct {
 	{ "anon_inode:[of the future]", 0600, 0, "a kind of file that is not known here, which" },
 	{ "/dev/other", S_IFCHR, 0, "a device with state of its own" },
 	{ "/dev/another", S_IFCHR, 0, "give --external file[1a:ff]" },
+	{ "/queue", S_IFREG, 0, "a message queue of POSIX; it cannot be dumped: have the program" },
 	{ "socket:[255]", S_IFSOCK, AF_INET, "an internet socket, which cannot be dumped" },
 	{ "socket:[255]", S_IFSOCK, AF_NETLINK, "it is a netlink socket, which" },
 	{ "socket:[255]", S_IFSOCK, 0, "a socket of a family that is not known here" },

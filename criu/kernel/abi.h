@@ -16,6 +16,9 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
+/* No header has it. */
+#define ABI_MQUEUE_MAGIC 0x19800202
+
 /* Linux 4.4, 4.16 */
 #define ABI_PTRACE_GET_THREAD_AREA 25
 #define ABI_PTRACE_SET_THREAD_AREA 26

@@ -12,6 +12,7 @@
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -99,6 +100,30 @@ static int probe_kcmp(void)
 	pid_t pid = getpid();
 
 	return errno_of(syscall(SYS_kcmp, pid, pid, KCMP_VM, 0, 0));
+}
+
+/* A new one, in which the id of the next object can be chosen. */
+static int enter_ipc_namespace(void)
+{
+	if (unshare(CLONE_NEWIPC) < 0)
+		return -errno;
+	autoclose int fd = open("/proc/sys/kernel/shm_next_id", O_WRONLY | O_CLOEXEC);
+	return errno_of(fd);
+}
+
+static int probe_ipc_namespace(void)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		_exit(-enter_ipc_namespace());
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EINTR;
 }
 
 static int probe_map_files(void)
@@ -245,6 +270,7 @@ const struct kernel_feature kernel_features[] = {
 	{ "seccomp-suspend",	  false, "tasks under seccomp cannot be dumped or restored", probe_suspend_seccomp },
 	{ "timer-ids",		  false, "ids of POSIX timers are reached by counting, high ones not at all (Linux 6.16)", probe_timer_ids },
 	{ "pidfd-getfd",	  false, "owners of files (F_SETOWN) are not noticed, large memory is filled slower (Linux 5.6)", probe_pidfd_getfd },
+	{ "ipc-namespace",	  false, "no IPC namespace of a tree can be restored (CONFIG_IPC_NS, CONFIG_CHECKPOINT_RESTORE, CAP_SYS_ADMIN)", probe_ipc_namespace },
 	{ "userfaultfd",	  false, "large memory is filled slower (CONFIG_USERFAULTFD)", probe_userfaultfd },
 	{ "pagemap-scan",	  false, "pages are found slower (Linux 6.7)", probe_pagemap_scan },
 	{ "soft-dirty",		  false, "incremental dumps compare memory with the images before (CONFIG_MEM_SOFT_DIRTY)", probe_soft_dirty },

@@ -23,6 +23,8 @@
 #include "mem/shared.h"
 #include "mem/vdsoelf.h"
 #include "model/vma.h"
+#include "ns/ipc.h"
+#include "proc/text.h"
 
 /* What images have no way to say, or this version does not restore. */
 static const struct {
@@ -61,7 +63,9 @@ static const struct {
 #define NAME_PREFIX	   "[anon:"
 #define HUGE_ANON_PATH	   "/anon_hugepage (deleted)"
 #define SYSV_PREFIX	   "/SYSV"
-#define HUGE_ID		   (1ull << 32) /* sets inodes of hugetlbfs apart from those of tmpfs */
+#define HUGE_ID		   (1ull << 32) /* sets inodes of hugetlbfs apart from those of tmpfs, */
+#define NOT_SYSV_ID	   (1ull << 33) /* and those from ids of System V shared memory */
+#define LINK_MAX_	   64		/* of a name in map_files */
 
 static bool is_special(const struct mapping *m, const char *name)
 {
@@ -76,13 +80,23 @@ static void refuse_mapping(struct dump *d, struct dump_task *t, const struct map
 		   why);
 }
 
+static void put_link(char link[LINK_MAX_], const struct mapping *m)
+{
+	snprintf(link, LINK_MAX_, "map_files/%lx-%lx", (long)m->start, (long)m->end);
+}
+
+static bool is_sysv(const struct mapping *m)
+{
+	return !strncmp(m->path, SYSV_PREFIX, strlen(SYSV_PREFIX)) && !m->dev_major && m->shared;
+}
+
 /* Others may use the segment, and it outlives the tree. */
 static void refuse_sysv(struct dump *d, struct dump_task *t, const struct mapping *m)
 {
-	char link[64];
+	char link[LINK_MAX_];
 	struct stat st = { 0 };
 
-	snprintf(link, sizeof(link), "map_files/%lx-%lx", (long)m->start, (long)m->end);
+	put_link(link, m);
 	(void)fstatat(t->process->proc_fd, link, &st, 0);
 	dump_block(d,
 		   "pid %d: its mapping %#lx-%#lx is System V shared memory (key 0x%.8s, id %lu, "
@@ -108,8 +122,11 @@ static bool check_mapping(struct dump *d, struct dump_task *t, const struct mapp
 			return false;
 		}
 	}
-	if (!strncmp(m->path, SYSV_PREFIX, strlen(SYSV_PREFIX)) && !m->dev_major)
+	if (is_sysv(m) && !d->ipc)
 		refuse_sysv(d, t, m);
+	else if (is_sysv(m) && !ipc_has_segment(d, m->ino))
+		refuse_mapping(d, t, m,
+			       "is of System V shared memory, but not of its IPC namespace");
 	else if (!m->shared && is_special(m, SHARED_ANON_PATH) && !m->dev_major)
 		refuse_mapping(d, t, m, "is a private view of shared anonymous memory");
 	else
@@ -150,6 +167,8 @@ static uint32_t status_of(const struct mapping *m)
 {
 	if (is_aio_ring(m))
 		return VMA_REGULAR | VMA_AIO_RING;
+	if (is_sysv(m))
+		return VMA_REGULAR | VMA_ANON_SHARED | VMA_SYSVIPC;
 	if (is_shared_anon(m))
 		return VMA_REGULAR | VMA_ANON_SHARED;
 	if (m->ino && !is_huge_anon(m))
@@ -162,24 +181,31 @@ static uint32_t status_of(const struct mapping *m)
 	return VMA_REGULAR | (m->shared ? VMA_ANON_SHARED : VMA_ANON_PRIVATE);
 }
 
-/*
- * The link in map_files is the authority for what is mapped: it works for files that are gone,
- * and its mode tells how the file was opened.
- */
+/* How the file behind a mapping was opened: the mode of its link in map_files tells. */
+static int link_flags(const struct dump_task *t, const char *link, uint32_t *ret_flags)
+{
+	pid_t pid = t->process->pid;
+	struct stat st;
+
+	if (fstatat(t->process->proc_fd, link, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(errno, "pid %d: look at /proc/%d/%s", pid, pid, link);
+	*ret_flags = st.st_mode & S_IWUSR ? O_RDWR : O_RDONLY;
+	return 0;
+}
+
+/* The link is the authority for what is mapped: it works for files that are gone. */
 static int put_file(struct dump *d, struct dump_task *t, const struct mapping *m, VmaEntry *e,
 		    mem_file_id_fn file_id)
 {
-	char link[64], what[80];
-	struct stat st;
-	uint32_t id;
+	char link[LINK_MAX_], what[80];
+	uint32_t id, flags;
 
-	snprintf(link, sizeof(link), "map_files/%lx-%lx", (long)m->start, (long)m->end);
-	if (fstatat(t->process->proc_fd, link, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return fail(errno, "pid %d: look at /proc/%d/%s", t->process->pid, t->process->pid,
-			    link);
-	int flags = st.st_mode & S_IWUSR ? O_RDWR : O_RDONLY;
+	put_link(link, m);
+	int rc = link_flags(t, link, &flags);
+	if (rc < 0)
+		return rc;
 	snprintf(what, sizeof(what), "mapping %#lx-%#lx", (long)m->start, (long)m->end);
-	int rc = file_id(d, t, link, flags, what, &id);
+	rc = file_id(d, t, link, flags, what, &id);
 	if (rc < 0)
 		return rc;
 	e->shmid = id;
@@ -203,7 +229,7 @@ static uint32_t map_flags_of(const struct mapping *m)
 			 : m->vm_flags & VMF_DP ? MAP_DROPPABLE
 						: MAP_PRIVATE;
 
-	if (!m->ino || is_huge_anon(m) || is_shared_anon(m))
+	if (!m->ino || is_huge_anon(m) || is_shared_anon(m) || is_sysv(m))
 		flags |= MAP_ANONYMOUS;
 	if (is_huge_anon(m) && m->page_kib)
 		flags |= MAP_HUGETLB | (10 + __builtin_ctz(m->page_kib)) << MAP_HUGE_SHIFT;
@@ -233,8 +259,29 @@ static char *name_of(struct arena *a, const struct mapping *m)
 static void note_segment(struct dump *d, struct dump_task *t, const struct mapping *m, VmaEntry *e)
 {
 	e->shmid = m->ino | (is_huge_anon(m) ? HUGE_ID : 0);
+	if (ipc_has_segment(d, e->shmid))
+		e->shmid |= NOT_SYSV_ID;
 	e->pgoff = m->pgoff;
 	shared_note(d, t, e);
+}
+
+/* Whether it is to be written to tells how it was attached, whatever its protection is by now. */
+static int note_attachment(struct dump *d, struct dump_task *t, const struct mapping *m,
+			   VmaEntry *e)
+{
+	char link[LINK_MAX_];
+	uint64_t key = 0;
+
+	e->shmid = m->ino;
+	e->pgoff = m->pgoff;
+	put_link(link, m);
+	int rc = link_flags(t, link, &e->fdflags);
+	if (rc < 0)
+		return rc;
+	e->has_fdflags = true;
+	(void)text_hex(m->path + strlen(SYSV_PREFIX), &key);
+	ipc_note_attachment(d, t, e, key);
+	return 0;
 }
 
 /*
@@ -331,6 +378,8 @@ static int add_vma(struct dump *d, struct dump_task *t, const struct mapping *m,
 		return 0;
 	if (is_aio_ring(m))
 		aio_collect(d, t, m);
+	if (is_sysv(m))
+		return note_attachment(d, t, m, e);
 	if (is_shared_anon(m) || is_huge_anon(m))
 		note_segment(d, t, m, e);
 	if (!(e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)))

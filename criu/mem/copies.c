@@ -117,10 +117,19 @@ static bool is_subreaper(const struct dump_task *t)
 	return tc->has_child_subreaper && tc->child_subreaper;
 }
 
+/* Private memory is forked in any case, attachments are not: each counts, and leaves its time. */
 static size_t list_ranges(const struct dump_task *t, struct copy_range *ranges)
 {
 	size_t n = 0;
 
+	for (size_t i = 0; i < t->mm->n_vmas && n <= COPY_RANGES_MAX; i++) {
+		const VmaEntry *v = t->mm->vmas[i];
+
+		if (v->status & VMA_SYSVIPC && !(v->madv >> MADV_DONTFORK & 1) &&
+		    n++ < COPY_RANGES_MAX)
+			ranges[n - 1] =
+				(struct copy_range){ v->start, v->end, MADV_DONTFORK, MADV_DOFORK };
+	}
 	for (size_t i = 0; i < t->maps.n && n <= COPY_RANGES_MAX; i++) {
 		const struct mapping *m = &t->maps.m[i];
 
@@ -157,7 +166,8 @@ static const char *why_not(const struct dump_task *t, uint64_t cost)
 	if (has_huge_private(t))
 		return "it has private memory of huge pages (hugetlb)";
 	if (list_ranges(t, ranges) > COPY_RANGES_MAX)
-		return "too many of its mappings are not forked (MADV_DONTFORK)";
+		return "too many of its mappings are not forked (MADV_DONTFORK), or attached "
+		       "(shmat)";
 	if (room_in_groups(t) < cost)
 		return "its memory cgroup leaves no room for a copy of the tree";
 	return NULL;

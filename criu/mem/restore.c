@@ -22,6 +22,7 @@
 #include "mem/mem.h"
 #include "mem/runs.h"
 #include "mem/shared.h"
+#include "mem/sysv.h"
 #include "mem/vdso.h"
 #include "model/vma.h"
 
@@ -80,12 +81,13 @@ int mem_choose(struct restore *r, uint64_t *ret_region, size_t region_size)
 							   .end = mm->vmas[j]->end };
 	}
 	merge(&all);
-	*ret_region = maps_hole(&all, region_size + VDSO_ROOM);
+	*ret_region = maps_hole(&all, region_size + VDSO_ROOM + sysv_room(r));
 	if (!*ret_region)
 		return refuse(ENOMEM,
 			      "there is no hole of %zu KiB that is free in all address spaces",
 			      region_size >> 10);
 	r->vdso_tmp = *ret_region + region_size;
+	r->attach_tmp = r->vdso_tmp + VDSO_ROOM;
 	return *ret_region + region_size > COMPAT_END ? check_reach(r) : 0;
 }
 
@@ -143,6 +145,12 @@ static bool is_mapped_here(const VmaEntry *v)
 	return !(v->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL | VMA_AIO_RING));
 }
 
+/* By shmat(2), in place of a mapping. */
+static bool is_attached(const VmaEntry *v)
+{
+	return v->status & VMA_SYSVIPC;
+}
+
 /* The kernel reserves memory for what can be written to, and keeps that up when it cannot later. */
 static bool is_writable_first(const VmaEntry *v, bool is_filled)
 {
@@ -181,13 +189,15 @@ int mem_add_layout(struct restore *r, struct restore_task *t, struct program *p)
 	for (size_t i = 0; rc == 0 && i < t->image->mm->n_vmas; i++) {
 		const VmaEntry *v = t->image->mm->vmas[i];
 
-		if (!is_mapped_here(v))
+		if (!is_mapped_here(v) || is_attached(v))
 			continue;
 		bool is_filled = runs_touch(&t->image->pages, v->start, v->end);
 		int prot = v->prot | (is_writable_first(v, is_filled) ? PROT_WRITE : 0);
 		if (!cow_is_there(t, v))
 			mem_add_map(r, p, v, prot);
 	}
+	if (rc == 0)
+		sysv_add_attach(r, t, p);
 	return rc;
 }
 

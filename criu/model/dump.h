@@ -28,6 +28,7 @@ struct dump_epoll;
 struct shared_use; /* mem/ */
 struct before;
 struct dump_shared;
+struct dump_ipc; /* ns/ */
 
 /* A lock and what it belongs to. */
 struct dump_lock {
@@ -141,6 +142,8 @@ struct dump {
 	struct dump_stats stats;
 	size_t n_cpus; /* online */
 	char own_namespaces[NS_KINDS][NS_LINK_MAX];
+	char ipc_namespace[NS_LINK_MAX]; /* of the tree; "": that of criu */
+	struct dump_ipc *ipc;		 /* what is in it; NULL: it is that of criu */
 	uint64_t held_bytes;
 	bool external_is_used[OPTION_LIST_MAX]; /* by index of the option's values */
 	int script_status; /* of an action script that failed; it becomes the exit status */

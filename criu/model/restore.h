@@ -69,8 +69,9 @@ struct restore_stats {
 	uint64_t pages_restored;
 };
 
-struct kin_plan; /* task/ */
-struct inherit;	 /* files/ */
+struct kin_plan;    /* task/ */
+struct inherit;	    /* files/ */
+struct restore_ipc; /* ns/ */
 struct restore_pipe;
 struct dead_process;
 struct restore_tty;
@@ -93,8 +94,9 @@ struct restore {
 	struct maps own_maps; /* of criu, so of every blank task */
 	struct region region; /* shared by criu and all tasks, at the same address */
 	uint64_t vdso_tmp;    /* where the vDSO of blank tasks waits */
-	int *file_fds;	      /* by index of snapshot.files: descriptor in criu, or -1 */
-	uint8_t *fd_is_used;  /* by number: some task has it */
+	uint64_t attach_tmp; /* where System V shared memory is attached that comes back in parts */
+	int *file_fds;	     /* by index of snapshot.files: descriptor in criu, or -1 */
+	uint8_t *fd_is_used; /* by number: some task has it */
 	size_t n_fd_is_used;
 	int next_fd;		 /* where the search for an unused number goes on */
 	int placeholder_fd;	 /* 0: none as yet */
@@ -108,6 +110,7 @@ struct restore {
 	struct dead_process *dead; /* that files lead to */
 	size_t n_dead;
 	struct restore_sockets *sockets;
+	struct restore_ipc *ipc;  /* until all segments are attached */
 	struct restore_tty *ttys; /* pairs, while criu holds them */
 	int *shared_fds;	  /* by index of snapshot.shared, until memory is mapped */
 	int *memfds; /* by index of snapshot.memfds, while criu holds them; -1: not made */

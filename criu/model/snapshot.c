@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/own.h"
+#include "model/load.h"
 #include "model/snapshot.h"
 #include "model/vma.h"
 
@@ -389,6 +390,8 @@ static int check_vma(struct snapshot *s, uint32_t pid, const VmaEntry *v, uint64
 			      pid, (long)v->start, v->pkey);
 	if (v->status & (VMA_MEMFD | VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return note_mapped_file(s, pid, v);
+	if (v->status & VMA_SYSVIPC)
+		return check_attachment(s, pid, v);
 	return vma_has_segment(v) ? note_shared(s, pid, v) : 0;
 }
 
@@ -544,8 +547,8 @@ static int check_file_pages(const struct pagemap *pages, uint64_t size, unsigned
 		      id, (long)last->vaddr, (long)size);
 }
 
-static int load_file_pages(struct snapshot *s, int dirfd, unsigned long id, uint64_t size,
-			   struct pagemap *ret)
+int load_file_pages(struct snapshot *s, int dirfd, unsigned long id, uint64_t size,
+		    struct pagemap *ret)
 {
 	int rc = pagemap_read(&s->pages, dirfd, IMG_SHMEM_PAGEMAP, id, ret);
 
@@ -1130,6 +1133,8 @@ static int load_task(struct snapshot *s, struct snapshot_task *t, int dirfd)
 	if (!t->ids)
 		rc = image_need_one(dirfd, IMG_IDS, pid, &s->arena, &t->ids);
 	if (rc >= 0)
+		rc = load_ipc(s, t, dirfd);
+	if (rc >= 0)
 		rc = load_mm(s, t, dirfd);
 	if (rc >= 0)
 		rc = image_need_one(dirfd, IMG_FS, pid, &s->arena, &t->fs);
@@ -1217,6 +1222,8 @@ void snapshot_done(struct snapshot *s)
 	image_close(&s->pipe_images[0]);
 	image_close(&s->pipe_images[1]);
 	image_close(&s->bpfmap_image);
+	if (s->ipc)
+		image_close(&s->ipc->msg_image);
 	if (s->pages.arena)
 		pagemap_set_done(&s->pages);
 	arena_done(&s->arena);

@@ -73,6 +73,39 @@ struct snapshot_shared {
 	struct pagemap pages;
 };
 
+/* Objects of System V in an IPC namespace of the tree's own. */
+struct snapshot_shm {
+	IpcShmEntry *entry;
+	struct pagemap pages;
+};
+
+struct snapshot_sem {
+	IpcSemEntry *entry;
+	uint16_t *values;
+};
+
+struct snapshot_msg {
+	IpcMsg *entry;
+	const uint8_t *data;
+};
+
+struct snapshot_queue {
+	IpcMsgEntry *entry;
+	struct snapshot_msg *messages; /* in their order */
+	size_t n;
+};
+
+struct snapshot_ipc {
+	IpcVarEntry *var;
+	struct snapshot_shm *shm; /* by id */
+	size_t n_shm;
+	struct snapshot_sem *sem;
+	size_t n_sem;
+	struct snapshot_queue *msg;
+	size_t n_msg;
+	struct image_in msg_image; /* holds the data */
+};
+
 struct snapshot {
 	struct arena arena;
 	struct pagemap_set pages;
@@ -104,6 +137,7 @@ struct snapshot {
 	struct snapshot_shared *shared; /* segments of shared memory, by id */
 	size_t n_shared;
 	SeccompEntry *seccomp;	     /* NULL: nobody has filters */
+	struct snapshot_ipc *ipc;    /* NULL: the tree is in the IPC namespace of criu */
 	struct snapshot_task *tasks; /* as in pstree: the root first */
 	size_t n_tasks;
 };
@@ -129,6 +163,13 @@ int snapshot_memfd(const struct snapshot *s, uint64_t inode_id);
 
 /* The index of a shared segment by its id, or -1. */
 int snapshot_shared(const struct snapshot *s, uint64_t id);
+
+/* A segment of System V shared memory by its id, or NULL. */
+const struct snapshot_shm *snapshot_shm(const struct snapshot *s, uint64_t id);
+
+/* The size of its pages, and its own in whole ones. */
+uint64_t snapshot_shm_page(const struct snapshot_shm *m);
+uint64_t snapshot_shm_room(const struct snapshot_shm *m);
 
 /* The index of a file by its id, or -1. */
 int snapshot_file(const struct snapshot *s, uint32_t id);

@@ -37,7 +37,7 @@ enum vma_status {
  */
 static inline bool vma_has_segment(const VmaEntry *v)
 {
-	return v->status & VMA_ANON_SHARED ||
+	return (v->status & VMA_ANON_SHARED && !(v->status & VMA_SYSVIPC)) ||
 	       (v->status & VMA_ANON_PRIVATE && v->flags & MAP_HUGETLB && v->shmid);
 }
 

@@ -39,12 +39,17 @@
 #include "task/seccomp.h"
 #include "task/timers.h"
 
-static const char *const namespaces[NS_KINDS] = { "mnt", "net",	 "ipc",	   "uts",
+#define IPC_NAMESPACE 0 /* of these */
+static const char *const namespaces[NS_KINDS] = { "ipc", "mnt",	 "net",	   "uts",
 						  "pid", "user", "cgroup", "time" };
+/* Ids of IPC namespaces: that of criu, that of a tree in another one. */
+#define OWN_IPC_NS_ID  3
+#define TREE_IPC_NS_ID 9
 
 /*
  * Object ids in images need to be unique and nothing more: the pid serves for all of them. Tasks
- * that share a descriptor table have the id of the first; namespaces are criu's own.
+ * that share a descriptor table have the id of the first; namespaces are criu's own, as far as
+ * check_namespaces does not say otherwise.
  */
 static TaskKobjIdsEntry *make_ids(struct arena *a, uint32_t id)
 {
@@ -55,7 +60,7 @@ static TaskKobjIdsEntry *make_ids(struct arena *a, uint32_t id)
 	e->has_mnt_ns_id = e->has_user_ns_id = e->has_cgroup_ns_id = e->has_time_ns_id = true;
 	e->pid_ns_id = 1;
 	e->net_ns_id = 2;
-	e->ipc_ns_id = 3;
+	e->ipc_ns_id = OWN_IPC_NS_ID;
 	e->uts_ns_id = 4;
 	e->mnt_ns_id = 5;
 	e->user_ns_id = 6;
@@ -83,20 +88,40 @@ static int read_ns_links(int dir, char links[][NS_LINK_MAX])
 	return 0;
 }
 
-static int check_namespaces(struct dump *d, struct process *p)
+/* One for the whole tree may be another one than that of criu. */
+static void note_ipc_namespace(struct dump *d, struct dump_task *t, const char *link)
 {
+	const char *of_tree =
+		d->ipc_namespace[0] ? d->ipc_namespace : d->own_namespaces[IPC_NAMESPACE];
+	bool is_own = !strcmp(link, d->own_namespaces[IPC_NAMESPACE]);
+
+	if (t == d->tasks && !is_own)
+		memcpy(d->ipc_namespace, link, sizeof(d->ipc_namespace));
+	else if (strcmp(link, of_tree))
+		dump_block(d,
+			   "pid %d: its IPC namespace (%s) is not that of the root of the tree, "
+			   "%d (%s); this cannot be dumped by this version",
+			   t->process->pid, link, d->tasks[0].process->pid, of_tree);
+	if (!is_own)
+		t->ids->ipc_ns_id = TREE_IPC_NS_ID;
+}
+
+static int check_namespaces(struct dump *d, struct dump_task *t)
+{
+	const struct process *p = t->process;
 	char links[NS_KINDS][NS_LINK_MAX];
 
 	int rc = read_ns_links(p->proc_fd, links);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
-		if (strcmp(links[i], d->own_namespaces[i]))
+		if (i != IPC_NAMESPACE && strcmp(links[i], d->own_namespaces[i]))
 			dump_block(d,
 				   "pid %d: it is in another %s namespace (%s); namespaces cannot "
 				   "be dumped "
 				   "by this version",
 				   p->pid, namespaces[i], links[i]);
+	note_ipc_namespace(d, t, links[IPC_NAMESPACE]);
 	return 0;
 }
 
@@ -215,7 +240,7 @@ static int add_task(struct dump *d, struct dump_task *t, struct process *p)
 	if (p->is_zombie)
 		return 0;
 	check_sharing(d, t);
-	int rc = check_namespaces(d, p);
+	int rc = check_namespaces(d, t);
 	if (rc < 0)
 		return rc;
 	t->threads = arena_array(&d->arena, struct dump_thread, p->n_threads);

@@ -138,10 +138,16 @@ int task_check(struct restore *r)
 	return first_error ? first_error : rc;
 }
 
-static int clone_failed(int err, pid_t pid)
+static int clone_failed(int err, pid_t pid, uint64_t flags)
 {
 	if (err == EEXIST)
 		return refuse(EEXIST, "pid %d was taken by another process meanwhile", pid);
+	if (flags & CLONE_NEWIPC)
+		return fail(err,
+			    "pid %d: create the task with an IPC namespace of its own "
+			    "(CAP_SYS_ADMIN, CONFIG_IPC_NS and user.max_ipc_namespaces have to "
+			    "allow it)",
+			    pid);
 	if (err == EPERM)
 		return refuse(
 			EPERM,
@@ -232,12 +238,13 @@ int blank_create_first(struct restore *r, struct restore_task *t, bool sibling)
 	if (rc < 0)
 		return rc;
 	slot_watch(w->slot, &r->engine);
-	struct clone_args args =
-		clone_args(w->slot->self, (uint64_t)&pid, sibling ? CLONE_PARENT : 0);
+	/* All others are born in the namespace of the first. */
+	uint64_t flags = (sibling ? CLONE_PARENT : 0) | (r->snapshot.ipc ? CLONE_NEWIPC : 0);
+	struct clone_args args = clone_args(w->slot->self, (uint64_t)&pid, flags);
 	args.exit_signal = sibling ? 0 : SIGCHLD;
 	long child = clone3_into_stub(&args, sizeof(args), region_stub_child(&r->region));
 	if (child < 0)
-		return clone_failed(-child, pid);
+		return clone_failed(-child, pid, flags);
 	t->threads[0].exists = true;
 	rc = seize_first(r, pid);
 	if (rc == 0)
@@ -298,7 +305,7 @@ int blank_create(struct restore *r, struct restore_task *creator, const struct b
 		births[i].child->threads[0].exists = calls[i]->ret > 0;
 	for (size_t i = 0; i < n && rc == 0; i++)
 		if (calls[i]->ret < 0)
-			rc = clone_failed(-calls[i]->ret, births[i].child->pid);
+			rc = clone_failed(-calls[i]->ret, births[i].child->pid, births[i].flags);
 	program_end(&p);
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = let_start(r, task_worker(births[i].child));

@@ -169,8 +169,9 @@ class Mapping:
         self.anew = self.inode_made_anew(f'/proc/{pid}/map_files/{self.start:x}-{self.end:x}')
 
     def inode_made_anew(self, path):
-        """Device and inode, when the file has no name that would keep the inode."""
-        if not self.name.endswith(' (deleted)'):
+        """Device and inode, when the file has no name that would keep the inode. That of System V shared
+        memory is its id."""
+        if not self.name.endswith(' (deleted)') or self.name.startswith('/SYSV'):
             return None
         try:
             st = os.stat(path)
@@ -383,7 +384,10 @@ def lasting_lines(pid):
         for line in read(f'/proc/{pid}/{name}').splitlines():
             yield f'{name} {" ".join(line.split())}'
     for name in NAMESPACES:
-        yield f'ns {link(f"/proc/{pid}/ns/{name}")}'
+        namespace = link(f'/proc/{pid}/ns/{name}')
+        if name == 'ipc' and namespace != link('/proc/self/ns/ipc'):
+            namespace = 'ipc:[one of its own]'   # made anew
+        yield f'ns {namespace}'
     fields = stat_fields(f'/proc/{pid}/stat')
     for number, name in STAT_PROCESS.items():
         yield f'{name} {fields.get(number)}'

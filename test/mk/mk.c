@@ -33,6 +33,7 @@ static struct factory *const factories[] = {
 	&kinds_factory, &randmem_factory, &randtree_factory, &thp_factory, &forks_factory, &snap_factory, &aio_factory, &bpfmaps_factory, &ldt_factory, &deadfiles_factory, &pkeys_factory, &moves_factory,
 	&timers_factory, &seccomp_factory, &modes_factory, &tcreds_factory,
 	&holds_factory,
+	&ipcshm_factory, &ipcsem_factory, &ipcmsg_factory, &ipcbad_factory,
 	&unixsk_factory, &unixscm_factory, &unixnames_factory, &tuns_factory,
 };
 

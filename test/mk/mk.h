@@ -46,6 +46,7 @@ extern struct factory pipes_factory, fifos_factory, events_factory, epolls_facto
 	ldt_factory, deadfiles_factory, pkeys_factory, moves_factory;
 extern struct factory timers_factory, seccomp_factory, modes_factory, tcreds_factory,
 	holds_factory;
+extern struct factory ipcshm_factory, ipcsem_factory, ipcmsg_factory, ipcbad_factory;
 extern struct factory unixsk_factory, unixscm_factory, unixnames_factory, tuns_factory;
 
 /* Value of a parameter of the running factory. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Address spaces by chance: from a seed, some processes map, unmap, protect,
- * move, advise, lock, guard and write within one range of addresses. Later
- * each compares every page of it with what was there.
+ * move, advise, lock, guard and write within one range of addresses; sysv=1:
+ * attach and detach System V shared memory there, too. Later each compares
+ * every page of it with what was there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,16 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "ipcns.h"
 #include "mk.h"
 
 #define RANGE_AT	0x500000000UL
 #define RANGE		1500	/* pages */
 #define MAX_PROCS	8
 #define NR_FILES	4
+#define NR_SEGMENTS	6
 #define FILE_PAGES	40
 #define GUARD_INSTALL	102
 #define GUARD_REMOVE	103
@@ -39,7 +43,8 @@ static struct board {
 static uint64_t state;
 static int number_here, nr_procs;
 static pid_t children[MAX_PROCS];
-static int files[NR_FILES];
+static int files[NR_FILES], segments[NR_SEGMENTS];
+static bool has_sysv;
 static uint64_t hashes[RANGE];
 static bool is_noted;
 
@@ -177,6 +182,25 @@ static void op_cut(void)
 		need("ftruncate", ftruncate(files[i], i ? size & ~(PAGE - 1) : size));
 }
 
+static void op_attach(void)
+{
+	int flags = SHM_REMAP | (pick(4) ? 0 : SHM_RDONLY) | (pick(4) ? 0 : SHM_EXEC);
+
+	shmat(segments[pick(NR_SEGMENTS)], page_at(pick(RANGE - FILE_PAGES)), flags);
+}
+
+/* Few guesses hit the start of an attachment: all pages of a part are tried. */
+static void op_detach(void)
+{
+	size_t bytes, at;
+	char *part = pick_part(&bytes);
+
+	for (at = 0; at < bytes; at += PAGE)
+		shmdt(part + at);
+}
+
+static void (*const sysv_ops[])(void) = { op_attach, op_attach, op_attach, op_detach };
+
 static void (*const ops[])(void) = {
 	op_map, op_map, op_map_file, op_unmap, op_protect, op_protect, op_move, op_advise, op_advise,
 	op_lock, op_write, op_write, op_write, op_write, op_cut,
@@ -184,8 +208,11 @@ static void (*const ops[])(void) = {
 
 static void run(long steps)
 {
-	for (; steps > 0; steps--)
+	for (; steps > 0; steps--) {
+		if (has_sysv && !pick(4))
+			sysv_ops[pick(ARRAY_SIZE(sysv_ops))]();
 		ops[pick(ARRAY_SIZE(ops))]();
+	}
 }
 
 /* ---- compare ---- */
@@ -271,6 +298,28 @@ static void make_files(void)
 		need("unlink", unlink(dir_path("file3")));
 }
 
+/* One in three is marked for removal while the first process has it attached. */
+static void make_segments(void)
+{
+	int i;
+
+	need_own_ipc();
+	for (i = 0; i < NR_SEGMENTS; i++) {
+		size_t bytes = 1 + pick(FILE_PAGES * PAGE);
+		unsigned char *p;
+
+		be_user(pick(2) * 1000);
+		segments[i] = need("shmget", shmget(pick(2) ? 1000 + i : IPC_PRIVATE, bytes, IPC_CREAT | 0600));
+		be_user(0);
+		p = shmat(segments[i], page_at(i * FILE_PAGES), 0);
+		if (p == (void *)-1)
+			die("shmat: %s", strerror(errno));
+		fill(p, bytes, 7000 + i);
+		if (!pick(3))
+			need("IPC_RMID", shmctl(segments[i], IPC_RMID, NULL));
+	}
+}
+
 static void close_files(void)
 {
 	int i;
@@ -309,6 +358,9 @@ static void make(void)
 		die("mmap: %s", strerror(errno));
 	board->round = 1;
 	make_files();
+	has_sysv = param_long("sysv");
+	if (has_sysv)
+		make_segments();
 	run(param_long("steps"));
 	for (n = 1; n < nr_procs; n++) {
 		start_child(n);
@@ -316,6 +368,8 @@ static void make(void)
 		run(param_long("steps") / 4);
 	}
 	close_files();
+	if (has_sysv)
+		note_ipc();
 }
 
 /* One after the other: what they share differs from moment to moment. */
@@ -337,6 +391,8 @@ static void check(void)
 {
 	int n;
 
+	if (has_sysv)
+		check_ipc();
 	let_all(COMPARE);
 	for (n = 0; n < nr_procs; n++)
 		if (board->pages[n])
@@ -345,6 +401,8 @@ static void check(void)
 		return;
 	let_all(GO_ON);
 	let_all(NOTE);
+	if (has_sysv)
+		note_ipc();
 }
 
 static void stop(void)
@@ -364,6 +422,7 @@ struct factory randmem_factory = {
 		{ "steps", "120", "operations of the first process" },
 		{ "procs", "3", "processes" },
 		{ "more", "0", "operations of each process after each check" },
+		{ "sysv", "0", "1: System V shared memory, too" },
 	},
 	.make	= make,
 	.check	= check,
