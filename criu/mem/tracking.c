@@ -83,9 +83,6 @@ static int record_text(const struct dump_task *t, const char *run_id, char text[
 static int open_records(void)
 {
 	struct stat st;
-
-	if (mkdir(RECORDS, 0700) < 0 && errno != EEXIST)
-		return -errno;
 	autoclose int dir = open(RECORDS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0 || fstat(dir, &st) < 0)
 		return -errno;
@@ -179,7 +176,8 @@ void tracking_begin(struct dump *d)
 		     "next dump compares memory with these images");
 		return;
 	}
-	autoclose int dir = open_records();
+	rc = mkdir(RECORDS, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	autoclose int dir = rc < 0 ? rc : open_records();
 	rc = dir < 0 ? dir : random_file("uuid", id);
 	for (size_t i = 0; i < d->n_tasks && rc >= 0; i++)
 		if (!d->tasks[i].process->is_zombie)

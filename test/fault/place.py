@@ -178,7 +178,7 @@ class World:
     that are new count: a restore binds such a name again, and when it fails then it is gone.
     """
 
-    def __init__(self, folders, passed_over=r"\.log$|\.status$|/images/"):
+    def __init__(self, folders, passed_over=r"\.log$|\.status$|/images/|^/run/criu-tracking"):
         self.folders, self.passed_over = [str(f) for f in folders], re.compile(passed_over)
         self.before = self.look()
 
