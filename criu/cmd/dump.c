@@ -31,6 +31,7 @@ int dumping_open_images(void *ctx)
 {
 	struct dump *d = ctx;
 
+	raise_fd_limit();
 	image_dir_init(&d->images, open(d->opts->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	if (d->images.fd < 0)
 		return fail(errno, "images directory %s: open", d->opts->images_dir);

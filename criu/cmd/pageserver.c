@@ -5,8 +5,11 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,8 +38,12 @@ struct incoming {
 	bool has_parent;
 };
 
-struct server {
+struct page_server {
 	struct arena arena;
+	int listening; /* or the connection that was given */
+	int port;      /* where it listens; 0: the connection is there */
+	int dir;
+	int signals; /* tells of those that ask it to end; -1: not begun yet */
 	struct image_dir images;
 	int parent_fd; /* directory of earlier images; -1: none */
 	struct pagemap_set set;
@@ -50,29 +57,44 @@ struct server {
 
 /* ---- connection ---- */
 
+/* Until there is something to be read. A signal that asks to end is an error, reported. */
+static int wait_for_peer(struct page_server *s, int fd)
+{
+	struct pollfd p[] = { { .fd = fd, .events = POLLIN },
+			      { .fd = s->signals, .events = POLLIN } };
+
+	while (poll(p, ARRAY_SIZE(p), -1) < 0)
+		if (errno != EINTR)
+			return fail(errno, "page server: wait for the dump");
+	return p[1].revents ? refuse(EINTR, "page server: interrupted") : 0;
+}
+
 /* 1, 0 at the end of the connection before the first byte, or an error, reported. */
-static int receive(struct server *s, void *data, size_t size)
+static int receive(struct page_server *s, void *data, size_t size)
 {
 	size_t have = 0;
 
 	while (have < size) {
-		ssize_t n = recv(s->fd, (uint8_t *)data + have, size - have, 0);
+		ssize_t n = recv(s->fd, (uint8_t *)data + have, size - have, MSG_DONTWAIT);
+		int rc = 0;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return fail(errno, "page server: receive");
-		if (n == 0 && !have)
+		if (n < 0 && errno == EAGAIN)
+			rc = wait_for_peer(s, s->fd);
+		else if (n < 0 && errno != EINTR)
+			rc = fail(errno, "page server: receive");
+		else if (n == 0 && !have)
 			return 0;
-		if (n == 0)
-			return refuse(EPIPE, "page server: the dump has closed the connection in "
-					     "the middle of a message");
-		have += n;
+		else if (n == 0)
+			rc = refuse(EPIPE, "page server: the dump has closed the connection in "
+					   "the middle of a message");
+		if (rc < 0)
+			return rc;
+		have += max(n, 0);
 	}
 	return 1;
 }
 
-static int answer(struct server *s, const void *data, size_t size)
+static int answer(struct page_server *s, const void *data, size_t size)
 {
 	ssize_t n = send(s->fd, data, size, MSG_NOSIGNAL);
 
@@ -109,13 +131,13 @@ static int identify(const struct page_message *m, enum image_type *ret_type, uns
 }
 
 /* What there is of it in the earlier images. 1, 0 for nothing, or an error. */
-static int find_parent(struct server *s, enum image_type type, unsigned long id,
+static int find_parent(struct page_server *s, enum image_type type, unsigned long id,
 		       struct pagemap *ret)
 {
 	return s->parent_fd < 0 ? 0 : pagemap_read(&s->set, s->parent_fd, type, id, ret);
 }
 
-static int finish(struct server *s)
+static int finish(struct page_server *s)
 {
 	struct incoming *in = &s->in;
 
@@ -129,7 +151,7 @@ static int finish(struct server *s)
 				      in->n_runs);
 }
 
-static bool is_known(const struct server *s, enum image_type type, unsigned long id)
+static bool is_known(const struct page_server *s, enum image_type type, unsigned long id)
 {
 	char name[IMAGE_NAME_MAX];
 
@@ -140,7 +162,7 @@ static bool is_known(const struct server *s, enum image_type type, unsigned long
 	return false;
 }
 
-static int open_object(struct server *s, const struct page_message *m)
+static int open_object(struct page_server *s, const struct page_message *m)
 {
 	struct incoming in = { .is_open = true, .fd = -1 };
 	int rc = finish(s);
@@ -164,12 +186,12 @@ static int open_object(struct server *s, const struct page_message *m)
 
 /* ---- commands ---- */
 
-static int do_open(struct server *s, const struct page_message *m)
+static int do_open(struct page_server *s, const struct page_message *m)
 {
 	return open_object(s, m);
 }
 
-static int do_open2(struct server *s, const struct page_message *m)
+static int do_open2(struct page_server *s, const struct page_message *m)
 {
 	int rc = open_object(s, m);
 	uint8_t has_parent = s->in.has_parent;
@@ -177,22 +199,23 @@ static int do_open2(struct server *s, const struct page_message *m)
 	return rc < 0 ? rc : answer(s, &has_parent, sizeof(has_parent));
 }
 
-static int do_parent(struct server *s, const struct page_message *m)
+/* It can be asked any number of times: nothing of it stays. */
+static int do_parent(struct page_server *s, const struct page_message *m)
 {
-	struct pagemap parent;
+	char name[IMAGE_NAME_MAX];
 	enum image_type type;
 	unsigned long id;
 	int rc = identify(m, &type, &id);
 
-	if (rc == 0)
-		rc = find_parent(s, type, id, &parent);
 	if (rc < 0)
 		return rc;
-	int32_t has_parent = rc > 0;
+	image_name(type, id, name);
+	int32_t has_parent =
+		s->parent_fd >= 0 && faccessat(s->parent_fd, name, R_OK, AT_EACCESS) == 0;
 	return answer(s, &has_parent, sizeof(has_parent));
 }
 
-static int take_pages(struct server *s, uint64_t bytes)
+static int take_pages(struct page_server *s, uint64_t bytes)
 {
 	while (bytes) {
 		size_t n = min(bytes, (uint64_t)BUFFER);
@@ -210,7 +233,7 @@ static int take_pages(struct server *s, uint64_t bytes)
 	return 0;
 }
 
-static int check_run(const struct server *s, const struct page_message *m)
+static int check_run(const struct page_server *s, const struct page_message *m)
 {
 	const struct incoming *in = &s->in;
 	uint64_t end;
@@ -228,7 +251,7 @@ static int check_run(const struct server *s, const struct page_message *m)
 	return 0;
 }
 
-static int add_run(struct server *s, const struct page_message *m, uint32_t flags)
+static int add_run(struct page_server *s, const struct page_message *m, uint32_t flags)
 {
 	struct incoming *in = &s->in;
 	struct page_run run = { .vaddr = m->vaddr,
@@ -255,22 +278,22 @@ static int add_run(struct server *s, const struct page_message *m, uint32_t flag
 	return run.in_parent ? 0 : take_pages(s, run.pages * PAGE_SIZE_);
 }
 
-static int do_add(struct server *s, const struct page_message *m)
+static int do_add(struct page_server *s, const struct page_message *m)
 {
 	return add_run(s, m, PAGEMAP_PRESENT);
 }
 
-static int do_hole(struct server *s, const struct page_message *m)
+static int do_hole(struct page_server *s, const struct page_message *m)
 {
 	return add_run(s, m, PAGEMAP_PARENT);
 }
 
-static int do_add_flags(struct server *s, const struct page_message *m)
+static int do_add_flags(struct page_server *s, const struct page_message *m)
 {
 	return add_run(s, m, m->command >> PAGE_FLAGS_SHIFT);
 }
 
-static int do_get(struct server *s, const struct page_message *m)
+static int do_get(struct page_server *s, const struct page_message *m)
 {
 	(void)s, (void)m;
 	return refuse(
@@ -278,7 +301,7 @@ static int do_get(struct server *s, const struct page_message *m)
 		"page server: pages are asked for: lazy pages are not supported by this version");
 }
 
-static int do_close(struct server *s, const struct page_message *m)
+static int do_close(struct page_server *s, const struct page_message *m)
 {
 	int32_t status = finish(s);
 
@@ -290,14 +313,14 @@ static int do_close(struct server *s, const struct page_message *m)
 
 static const struct {
 	uint32_t command;
-	int (*run)(struct server *s, const struct page_message *m);
+	int (*run)(struct page_server *s, const struct page_message *m);
 } commands[] = {
 	{ PAGE_ADD, do_add },	  { PAGE_HOLE, do_hole },     { PAGE_OPEN, do_open },
 	{ PAGE_OPEN2, do_open2 }, { PAGE_PARENT, do_parent }, { PAGE_ADD_F, do_add_flags },
 	{ PAGE_GET, do_get },	  { PAGE_CLOSE, do_close },   { PAGE_FORCE_CLOSE, do_close },
 };
 
-static int serve_message(struct server *s)
+static int serve_message(struct page_server *s)
 {
 	struct page_message m;
 	int rc = receive(s, &m, sizeof(m));
@@ -339,7 +362,7 @@ static int listen_at(const struct addrinfo *list, int *ret_port)
 	return -err;
 }
 
-int page_server_open(const struct options *o, int *ret_port)
+static int open_socket(struct page_server *s, const struct options *o)
 {
 	const struct addrinfo hints = { .ai_family = o->address ? AF_UNSPEC : AF_INET,
 					.ai_socktype = SOCK_STREAM,
@@ -348,109 +371,183 @@ int page_server_open(const struct options *o, int *ret_port)
 	struct addrinfo *list;
 	char port[16];
 
-	*ret_port = 0;
 	if (o->ps_socket >= 0)
 		return o->ps_socket;
 	snprintf(port, sizeof(port), "%d", o->port);
 	int rc = getaddrinfo(o->address, port, &hints, &list);
 	if (rc)
 		return refuse(EINVAL, "page server: --address %s: %s", address, gai_strerror(rc));
-	int fd = listen_at(list, ret_port);
+	int fd = listen_at(list, &s->port);
 	freeaddrinfo(list);
 	return fd < 0 ? fail(-fd, "page server: --address %s, --port %d: listen", address, o->port)
 		      : fd;
 }
 
+/* The images before these: given, or there already by a link. */
+static int open_parent(struct page_server *s, const char *path)
+{
+	if (path) {
+		autoclose int before = openat(s->dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (before < 0)
+			return fail(errno,
+				    "--prev-images-dir %s: open (relative paths begin in "
+				    "the images directory)",
+				    path);
+		int rc = pagemap_check_chain(before, s->dir, path);
+		if (rc == 0)
+			rc = image_dir_link(&s->images, "parent", path);
+		if (rc == 0)
+			rc = pagemap_check_link(s->dir, before, path);
+		if (rc < 0)
+			return rc;
+	}
+	s->parent_fd = openat(s->dir, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->parent_fd < 0)
+		return errno == ENOENT ? 0 : fail(errno, "open the link `parent`");
+	return path ? 0 : pagemap_check_chain(s->parent_fd, s->dir, "parent");
+}
+
+static int open_all(struct page_server *s, const struct options *o)
+{
+	s->dir = open(o->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->dir < 0 || faccessat(s->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		return fail(errno, "images directory %s: open for writing", o->images_dir);
+	image_dir_init(&s->images, s->dir);
+	s->listening = open_socket(s, o);
+	return s->listening < 0 ? s->listening : open_parent(s, o->prev_images_dir);
+}
+
+struct page_server *page_server_open(const struct options *o)
+{
+	struct page_server *s = xmalloc(sizeof(*s));
+
+	*s = (struct page_server){ .listening = -1,
+				   .dir = -1,
+				   .signals = -1,
+				   .parent_fd = -1,
+				   .fd = -1,
+				   .last_pages_id = FIRST_PAGES - 1 };
+	s->set.arena = &s->arena;
+	if (open_all(s, o) == 0)
+		return s;
+	image_dir_discard(&s->images);
+	page_server_free(s);
+	return NULL;
+}
+
+int page_server_port(const struct page_server *s)
+{
+	return s->port;
+}
+
+void page_server_free(struct page_server *s)
+{
+	int *const fds[] = { &s->listening, &s->dir, &s->signals, &s->parent_fd, &s->fd };
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		own_close(fds[i]);
+	pagemap_set_done(&s->set);
+	image_dir_done(&s->images);
+	arena_done(&s->arena);
+	free(s);
+}
+
 /* A socket that listens gives its first connection; another one is the connection. */
-static int connection(int fd)
+static int take_connection(struct page_server *s)
 {
 	int listens = 0;
 	socklen_t size = sizeof(listens);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
-		return fail(errno, "page server: descriptor %d: it is no socket", fd);
-	if (!listens)
-		return fd;
-	int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-	int err = errno;
+	if (getsockopt(s->listening, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
+		return fail(errno, "page server: descriptor %d: it is no socket", s->listening);
+	if (!listens) {
+		s->fd = take_fd(&s->listening);
+	} else {
+		int rc = wait_for_peer(s, s->listening);
 
-	(void)close(fd);
-	return client < 0 ? fail(err, "page server: accept") : client;
+		if (rc < 0)
+			return rc;
+		s->fd = accept4(s->listening, NULL, NULL, SOCK_CLOEXEC);
+		if (s->fd < 0)
+			return fail(errno, "page server: accept");
+		(void)close(take_fd(&s->listening));
+	}
+	page_wire_prepare(s->fd);
+	return 0;
 }
 
-/* The images before these: given, or there already by a link. */
-static int open_parent(struct server *s, const struct options *o)
+/* From here on they end it in an orderly way. */
+static int watch_signals(struct page_server *s)
 {
-	const char *path = o->prev_images_dir;
-	int rc = path ? image_dir_link(&s->images, "parent", path) : 0;
+	sigset_t set;
 
-	if (rc < 0)
-		return rc;
-	s->parent_fd = openat(s->images.fd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (s->parent_fd >= 0 || (!path && errno == ENOENT))
+	if (s->signals >= 0)
 		return 0;
-	return fail(errno, "%s%s: open the earlier images", path ? "--prev-images-dir " : "link ",
-		    path ? path : "parent");
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return fail(errno, "page server: block signals");
+	s->signals = signalfd(-1, &set, SFD_CLOEXEC);
+	return s->signals < 0 ? fail(errno, "page server: watch signals") : 0;
 }
 
-static int serve(struct server *s, const struct options *o)
+int page_server_serve(struct page_server *s)
 {
-	int rc = open_parent(s, o);
+	autofree uint8_t *buffer = xmalloc(BUFFER);
+	int rc = watch_signals(s);
 
+	s->buffer = buffer;
+	if (rc == 0)
+		rc = take_connection(s);
 	while (rc == 0 && !s->is_over)
 		rc = serve_message(s);
 	if (s->in.is_open)
 		(void)close(s->in.fd);
+	if (rc < 0)
+		image_dir_discard(&s->images);
+	else
+		info("Page server: %lu pages received, %lu known", (long)s->pages, (long)s->known);
 	return rc;
 }
 
-int page_server_serve(const struct options *o, int fd)
+/* What a daemon could only tell its log is found out before. */
+static int check(const struct options *o)
 {
-	struct server s = { .parent_fd = -1, .last_pages_id = FIRST_PAGES - 1 };
-	autoclose int dir = open(o->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	autofree uint8_t *buffer = xmalloc(BUFFER);
-	autoclose int client = dir < 0 ? -1 : connection(fd);
-	int rc = client;
+	if (o->detach && o->ps_socket >= 0 && o->ps_socket <= STDERR_FILENO)
+		return refuse(EINVAL, "--ps-socket %d: a daemon has another file there",
+			      o->ps_socket);
+	if (o->pidfile && access(o->pidfile, F_OK) == 0)
+		return refuse(EEXIST, "pidfile %s: it may not exist yet", o->pidfile);
+	return 0;
+}
 
-	if (dir < 0)
-		return fail(errno, "images directory %s: open", o->images_dir);
-	s.fd = client;
-	s.buffer = buffer;
-	s.set.arena = &s.arena;
-	image_dir_init(&s.images, dir);
-	if (client >= 0)
-		rc = serve(&s, o);
+static int run(struct page_server *s, const struct options *o)
+{
+	int rc = watch_signals(s);
+
 	if (rc < 0)
-		image_dir_discard(&s.images);
-	else
-		info("Page server: %lu pages received, %lu known", (long)s.pages, (long)s.known);
-	pagemap_set_done(&s.set);
-	own_close(&s.parent_fd);
-	image_dir_done(&s.images);
-	arena_done(&s.arena);
-	return rc;
+		return rc;
+	if (s->port) /* who has not given one has to know */
+		message("Page server is at port %d", s->port);
+	if (o->detach && daemon(1, 0) < 0)
+		return fail(errno, "become a daemon");
+	rc = o->pidfile ? pidfile_write(o->pidfile, getpid()) : 0;
+	if (rc < 0)
+		return rc;
+	status_tell_ready(o);
+	return page_server_serve(s);
 }
 
 int cmd_page_server(const struct options *o)
 {
-	int port, fd;
+	struct page_server *s = check(o) < 0 ? NULL : page_server_open(o);
 
-	if (o->detach && o->ps_socket >= 0 && o->ps_socket <= STDERR_FILENO) {
-		(void)refuse(EINVAL, "--ps-socket %d: a daemon has another file there",
-			     o->ps_socket);
+	if (!s)
 		return 1;
-	}
-	fd = page_server_open(o, &port);
-	if (fd < 0)
-		return 1;
-	if (port) /* who has not given one has to know */
-		message("Page server is at port %d", port);
-	if (o->detach && daemon(1, 0) < 0) {
-		(void)fail(errno, "become a daemon");
-		return 1;
-	}
-	if (o->pidfile && pidfile_write(o->pidfile, getpid()) < 0)
-		return 1;
-	status_tell_ready(o);
-	return page_server_serve(o, fd) < 0;
+	int rc = run(s, o);
+	page_server_free(s);
+	return rc < 0;
 }

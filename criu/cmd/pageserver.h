@@ -5,16 +5,22 @@
 
 #include "model/options.h"
 
-/*
- * Makes the socket that the options say (any address, any port), *ret_port is where it listens; or
- * takes --ps-socket, which has no port (0). Returns a descriptor or -errno, reported.
- */
-int page_server_open(const struct options *o, int *ret_port);
+struct page_server;
 
 /*
- * Waits for a dump on that socket, which is closed, and serves it to its end. 0, or an error that
- * is reported: then nothing that it has sent is left.
+ * Opens the images directory, the earlier one, and the socket that the options say: any address,
+ * any port, or --ps-socket. NULL: an error, reported. page_server_free ends that, whoever serves.
  */
-int page_server_serve(const struct options *o, int fd);
+struct page_server *page_server_open(const struct options *o);
+void page_server_free(struct page_server *s);
+
+/* Where it listens; 0: nowhere, the connection is there. */
+int page_server_port(const struct page_server *s);
+
+/*
+ * Waits for a dump, and serves it to its end, or until a signal asks to end. 0, or an error that is
+ * reported: then nothing that the dump has sent is left.
+ */
+int page_server_serve(struct page_server *s);
 
 #endif

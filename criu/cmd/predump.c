@@ -77,7 +77,9 @@ static int let_go(void *ctx)
 {
 	struct dump *d = ctx;
 
+	d->engine.is_held = true;
 	tree_end(&d->tree, d->opts->leave_stopped ? TREE_STOP : TREE_RUN);
+	d->engine.is_held = false;
 	d->stats.frozen_us = now_us() - d->freeze_start_us - d->stats.freezing_us;
 	return 0;
 }
@@ -133,6 +135,20 @@ static const struct step steps[] = {
 	{ "check-images", dumping_check_images, NULL },
 };
 
+/* A tree that is to stay stopped does so in the end: if that is not reached, it goes on. */
+static const struct step leave_stopped_steps[] = {
+	{ "open-images", dumping_open_images, NULL },
+	{ "freeze", dumping_freeze, dumping_thaw },
+	{ "collect", collect, NULL },
+	{ "judge", dumping_judge, NULL },
+	{ "track", track, NULL },
+	{ "pages", save_pages, dumping_discard_images },
+	{ "images", write_images, NULL },
+	{ "inventory", write_inventory, NULL },
+	{ "check-images", dumping_check_images, NULL },
+	{ "let-go", let_go, NULL, .commits = true },
+};
+
 static int check_options(const struct options *o)
 {
 	if (!o->tree)
@@ -153,7 +169,9 @@ int cmd_pre_dump(const struct options *o)
 	tracked.track_mem = true;
 	if (check_options(o) < 0)
 		return 1;
-	int rc = steps_run("pre-dump", steps, ARRAY_SIZE(steps), &d);
+	int rc = o->leave_stopped ? steps_run("pre-dump", leave_stopped_steps,
+					      ARRAY_SIZE(leave_stopped_steps), &d)
+				  : steps_run("pre-dump", steps, ARRAY_SIZE(steps), &d);
 	if (rc == 0 && stats_write_dump(&d) < 0)
 		warn("the pre-dump is complete, but its statistics could not be written");
 	dumping_done(&d);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,17 +39,6 @@
 
 #define REGION_BASE (8u << 20) /* for programs and their data; only what is used costs memory */
 
-/* As many descriptors as allowed: images may need more than the soft limit. */
-static void raise_limit(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-		l.rlim_cur = l.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &l);
-	}
-}
-
 static int load(void *ctx)
 {
 	struct restore *r = ctx;
@@ -58,7 +46,7 @@ static int load(void *ctx)
 
 	if (dir < 0)
 		return fail(errno, "images directory %s: open", r->opts->images_dir);
-	raise_limit();
+	raise_fd_limit();
 	int rc = engine_init(&r->engine);
 	if (rc == 0 && r->opts->cpu_cap > CPU_CAP_NONE)
 		rc = cpuinfo_check(dir, r->opts);

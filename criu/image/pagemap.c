@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/own.h"
@@ -250,6 +251,52 @@ void pagemap_set_done(struct pagemap_set *set)
 	for (size_t i = 0; i < set->n_files; i++)
 		own_close(&set->files[i].fd);
 	set->n_files = 0;
+}
+
+static bool is_same_dir(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+int pagemap_check_chain(int before_fd, int dirfd, const char *path)
+{
+	int fd = dup(before_fd), rc = 0;
+
+	for (int depth = 1; fd >= 0 && rc == 0; depth++) {
+		if (is_same_dir(fd, dirfd))
+			rc = refuse(ELOOP,
+				    "--prev-images-dir %s: these images are on top of the "
+				    "directory of images itself, which would be written over; "
+				    "write to another one",
+				    path);
+		else if (depth > PARENTS_MAX)
+			rc = refuse(ELOOP,
+				    "--prev-images-dir %s: more than %d directories are on top "
+				    "of each other there; begin with a dump without it",
+				    path, PARENTS_MAX);
+		int next = openat(fd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		(void)close(fd);
+		fd = next;
+	}
+	own_close(&fd);
+	return rc;
+}
+
+int pagemap_check_link(int dirfd, int before_fd, const char *path)
+{
+	autoclose int fd = openat(dirfd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return fail(errno, "--prev-images-dir %s: open the link `parent` to it", path);
+	return is_same_dir(fd, before_fd)
+		       ? 0
+		       : refuse(EEXIST,
+				"--prev-images-dir %s: the link `parent` in the directory of "
+				"images leads to another one; remove it",
+				path);
 }
 
 int pagemap_write(struct image_dir *d, enum image_type type, unsigned long id, uint32_t pages_id,

@@ -83,6 +83,15 @@ int pagemap_read(struct pagemap_set *set, int dirfd, enum image_type type, unsig
 void pagemap_set_done(struct pagemap_set *set);
 
 /*
+ * May the images in dirfd be on top of those in before_fd, which path names (--prev-images-dir)?
+ * Not if these are on top of the same directory themselves, or of too many. 0 or -errno, reported.
+ */
+int pagemap_check_chain(int before_fd, int dirfd, const char *path);
+
+/* Does the link `parent` lead there? It need not if something on its path is replaced by it. */
+int pagemap_check_link(int dirfd, int before_fd, const char *path);
+
+/*
  * Writes a pagemap whose runs are, in order, in pages file pages_id, but for those in the parent
  * image.
  */

@@ -30,6 +30,11 @@ struct page_message {
 
 #define PAGE_FLAGS_SHIFT 16
 
+#define PAGE_SILENCE_SEC 60 /* after which a peer counts as gone */
+
+/* Makes a connection notice that. Of a unix socket, which has no such options, nothing changes. */
+void page_wire_prepare(int fd);
+
 enum page_object { PAGES_OF_TASK = 1, PAGES_OF_SEGMENT = 2 };
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/io.h"
@@ -21,44 +22,45 @@ int incremental_open(struct dump *d)
 {
 	const char *path = d->opts->prev_images_dir;
 	InventoryEntry *inventory;
-	struct stat st, own;
 
 	d->before_fd = -1;
 	if (!path)
 		return 0;
 	d->before_fd = openat(d->images.fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (d->before_fd < 0 || fstat(d->before_fd, &st) < 0 || fstat(d->images.fd, &own) < 0)
+	if (d->before_fd < 0)
 		return fail(errno, "--prev-images-dir %s: open (relative paths begin in %s)", path,
 			    d->opts->images_dir);
-	if (st.st_dev == own.st_dev && st.st_ino == own.st_ino)
-		return refuse(EINVAL,
-			      "--prev-images-dir %s: that is the directory of this dump itself",
-			      path);
-	int rc = image_read_one(d->before_fd, IMG_INVENTORY, 0, &d->arena, &inventory);
+	int rc = pagemap_check_chain(d->before_fd, d->images.fd, path);
+	if (rc == 0)
+		rc = image_read_one(d->before_fd, IMG_INVENTORY, 0, &d->arena, &inventory);
+	if (rc < 0)
+		return rc;
 	if (rc == 0)
 		return refuse(ENOENT,
 			      "--prev-images-dir %s: image inventory.img is missing: it holds no "
 			      "finished dump or pre-dump",
 			      path);
-	if (rc > 0)
-		d->before_run_id = inventory->dump_criu_run_id;
-	return min(rc, 0);
+	d->before_run_id = inventory->dump_criu_run_id;
+	return 0;
 }
 
 int incremental_link(struct dump *d)
 {
 	const char *path = d->opts->prev_images_dir;
+	int rc = path ? image_dir_link(&d->images, "parent", path) : 0;
 
-	return path ? image_dir_link(&d->images, "parent", path) : 0;
+	return path && rc == 0 ? pagemap_check_link(d->images.fd, d->before_fd, path) : rc;
 }
 
 /*
  * What kernel or devices write does not count as written by the task, or is not known page by page;
- * so that is always stored.
+ * and a page that is merged with an equal one (KSM) does not count as written any more (Linux 6.1).
+ * So all that is stored, or compared.
  */
 static bool is_tracked(const VmaEntry *e)
 {
-	return !(e->status & (VMA_AIO_RING | VMA_VDSO)) && !(e->flags & MAP_HUGETLB);
+	return !(e->status & (VMA_AIO_RING | VMA_VDSO)) && !(e->flags & MAP_HUGETLB) &&
+	       !(e->madv & 1ull << MADV_MERGEABLE);
 }
 
 struct search {
@@ -151,15 +153,15 @@ static int search_common(struct search *s, uint64_t start, uint64_t end)
 }
 
 /*
- * Pages of the task, those of the earlier dump, and mappings come by address. A page server has all
- * that the task had then.
+ * Pages of the task, those of the earlier dump, and mappings come by address. Where nothing is
+ * known of the earlier dump, it has all that the task had then.
  */
 static int search_run(struct search *s, const struct page_run *run)
 {
 	uint64_t end = page_run_end(run);
 	int rc = 0;
 
-	if (s->d->opts->page_server)
+	if (!s->t->before)
 		return search_common(s, run->vaddr, end);
 	const struct pagemap *before = &s->t->before->pages;
 
@@ -200,25 +202,40 @@ static int find_clean(struct dump *d, struct dump_task *t)
 	return s.is_all_known;
 }
 
-/* What the pages could be compared with is on the other machine. */
+/* The private pages of the task in the earlier dump. 1, 0 if there are none, or an error. */
+static int read_before(struct dump *d, struct dump_task *t)
+{
+	t->before = arena_new(&d->arena, struct before);
+	t->before->set.arena = &d->arena;
+	return pagemap_read(&t->before->set, d->before_fd, IMG_PAGEMAP, t->process->pid,
+			    &t->before->pages);
+}
+
+/*
+ * What pages could be compared with is on the other machine. If it has got them as files from here,
+ * then without those that were zero; else it has all.
+ */
 static int find_with_server(struct dump *d, struct dump_task *t)
 {
 	bool has_parent;
 	int rc = page_client_has_parent(d, &t->pages, &has_parent);
 
-	if (rc == 0 && has_parent)
+	if (rc < 0 || !has_parent)
+		return rc;
+	rc = read_before(d, t);
+	if (rc == 0)
+		incremental_task_done(t);
+	if (rc >= 0)
 		rc = find_clean(d, t);
+	incremental_task_done(t);
 	return min(rc, 0);
 }
 
 static int find_with_images(struct dump *d, struct dump_task *t)
 {
-	struct before *b = arena_new(&d->arena, struct before);
-
-	b->set.arena = &d->arena;
-	t->before = b;
-	int rc = pagemap_read(&b->set, d->before_fd, IMG_PAGEMAP, t->process->pid, &b->pages);
+	int rc = read_before(d, t);
 	bool is_there = rc > 0;
+
 	if (is_there)
 		rc = find_clean(d, t);
 	if (!is_there || rc != 0)

@@ -3,12 +3,10 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -16,34 +14,49 @@
 #include "base/own.h"
 #include "image/pagewire.h"
 
-#define PATIENCE_US 200000 /* between two looks whether criu is to end */
+#define PATIENCE_MS 200 /* between two looks whether criu is to end */
 
 static int server_failed(const struct dump *d, int err, const char *what)
 {
 	return fail(err, "page server %s: %s", d->page_server.name, what);
 }
 
-/* Whether to wait for the server once more: nothing went through within a while. */
-static int check_patience(struct dump *d, const char *what)
+/*
+ * Waits until the socket is ready, if that is all that is missing. The tree may be stopped
+ * meanwhile: a server from which nothing comes and to which nothing goes is given up.
+ */
+static int wait_for(struct dump *d, short event, uint64_t since_us, const char *what)
 {
+	struct pollfd p = { .fd = d->page_server.fd, .events = event };
+
+	if (errno == ECONNRESET || errno == EPIPE)
+		return refuse(errno,
+			      "page server %s: %s: it has closed the connection; its log tells why",
+			      d->page_server.name, what);
 	if (errno != EAGAIN && errno != EINTR)
 		return server_failed(d, errno, what);
+	if (now_us() - since_us > PAGE_SILENCE_SEC * 1000000ull)
+		return server_failed(d, ETIMEDOUT, what);
+	(void)poll(&p, 1, PATIENCE_MS);
 	return engine_check(&d->engine);
 }
 
 static int send_all(struct dump *d, struct iovec *v, int n, const char *what)
 {
+	uint64_t since = now_us();
+
 	while (n) {
 		struct msghdr m = { .msg_iov = v, .msg_iovlen = min(n, 512) };
-		ssize_t done = sendmsg(d->page_server.fd, &m, MSG_NOSIGNAL);
+		ssize_t done = sendmsg(d->page_server.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (done < 0) {
-			int rc = check_patience(d, what);
+			int rc = wait_for(d, POLLOUT, since, what);
 
 			if (rc < 0)
 				return rc;
 			continue;
 		}
+		since = now_us();
 		iov_skip(&v, &n, done);
 	}
 	return 0;
@@ -51,24 +64,21 @@ static int send_all(struct dump *d, struct iovec *v, int n, const char *what)
 
 static int receive(struct dump *d, void *data, size_t size, const char *what)
 {
+	uint64_t since = now_us();
 	size_t have = 0;
 
 	while (have < size) {
-		ssize_t n = recv(d->page_server.fd, (uint8_t *)data + have, size - have, 0);
+		ssize_t n =
+			recv(d->page_server.fd, (uint8_t *)data + have, size - have, MSG_DONTWAIT);
+		int rc = 0;
 
 		if (n == 0)
-			return refuse(ECONNRESET,
-				      "page server %s: %s: it has closed the connection; its log "
-				      "tells why",
-				      d->page_server.name, what);
-		if (n < 0) {
-			int rc = check_patience(d, what);
-
-			if (rc < 0)
-				return rc;
-			continue;
-		}
-		have += n;
+			errno = ECONNRESET;
+		if (n <= 0)
+			rc = wait_for(d, POLLIN, since, what);
+		if (rc < 0)
+			return rc;
+		have += max(n, 0);
 	}
 	return 0;
 }
@@ -177,10 +187,11 @@ static int take_socket(const struct dump *d)
 int page_client_connect(struct dump *d)
 {
 	const struct options *o = d->opts;
-	const struct timeval patience = { .tv_usec = PATIENCE_US };
-	const int on = 1;
 
-	if (!o->page_server)
+	if (!o->page_server && (o->port || o->ps_socket >= 0))
+		return refuse(EINVAL, "%s is of a page server; give --page-server, too",
+			      o->port ? "--port" : "--ps-socket");
+	if (!o->page_server || o->dry_run)
 		return 0;
 	d->page_server.name = o->ps_socket < 0
 				      ? arena_printf(&d->arena, "%s port %d",
@@ -190,10 +201,6 @@ int page_client_connect(struct dump *d)
 	if (fd < 0)
 		return fd;
 	d->page_server.fd = fd;
-	/* A unix socket does for --ps-socket, and has no such option. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0)
-		return server_failed(d, errno, "prepare its socket");
+	page_wire_prepare(fd);
 	return 0;
 }

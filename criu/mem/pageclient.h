@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Pages for a page server (criu page-server) in place of files: --page-server. A signal that ends
- * criu, or the timeout of a freeze, ends waiting for the server, too.
+ * criu ends waiting for the server, too; so does a minute in which nothing came or went.
  */
 #ifndef MEM_PAGECLIENT_H
 #define MEM_PAGECLIENT_H

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "mem/tracking.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +19,18 @@
 #include "kernel/features.h"
 #include "proc/text.h"
 
-#define RECORDS	    "/run/criu-tracking"
-#define ID_MAX	    64
-#define RECORD_MAX  256
-#define CLEAR_DIRTY "4"		 /* to clear_refs */
-#define TABLE_SIZE  (2ull << 20) /* what one page table maps */
+#define RECORDS	     "/run/criu-tracking"
+#define ID_MAX	     64
+#define RECORD_MAX   256
+#define CLEAR_FILE   "/clear_refs"
+#define CLEAR_DIRTY  "4"	      /* written to that */
+#define TABLE_SIZE   (2ull << 20)     /* what one page table maps */
+#define SAMPLED_SIZE (TABLE_SIZE / 8) /* one page of so much is looked at */
 
-static uint64_t table_end(uint64_t addr)
+/* The end of the part, of such a size, that holds the address. */
+static uint64_t end_of(uint64_t addr, uint64_t size)
 {
-	return (addr | (TABLE_SIZE - 1)) + 1;
+	return (addr | (size - 1)) + 1;
 }
 
 /*
@@ -89,19 +95,23 @@ static int open_records(void)
 	return st.st_uid == geteuid() && !(st.st_mode & 022) ? take_fd(&dir) : -EPERM;
 }
 
-/* The frame of a page of which there is a copy nowhere else; 0 if it is none, or is not for us to
- * know. */
-static uint64_t frame_of(int fd, uint64_t addr)
+/*
+ * The frame of a page that is a sample of its page table, or 0: nobody else may have that frame,
+ * like a page of zeroes or one that was merged, and nobody may have written to the page since,
+ * which could be in a frame that another page has left.
+ */
+static uint64_t frame_of(int fd, uint64_t addr, bool is_clean)
 {
 	uint64_t entry;
 
 	if (pread_all(fd, &entry, sizeof(entry), addr / PAGE_SIZE_ * sizeof(entry)) < 0 ||
-	    !(entry & ABI_PM_PRESENT))
+	    !(entry & ABI_PM_PRESENT) || !(entry & ABI_PM_EXCLUSIVE) ||
+	    (is_clean && entry & ABI_PM_SOFT_DIRTY))
 		return 0;
 	return entry & ABI_PM_FRAME;
 }
 
-/* Of each page table that these runs, by address, have a part in: one page. */
+/* Of each part of a page table that these runs, by address, have a part in: one page. */
 static void note_frames(struct arena *a, int fd, const struct page_run *runs, size_t n,
 			struct tracking *to)
 {
@@ -110,8 +120,8 @@ static void note_frames(struct arena *a, int fd, const struct page_run *runs, si
 	for (size_t i = 0; i < n; i++) {
 		uint64_t pos = max(runs[i].vaddr, noted), end = page_run_end(&runs[i]);
 
-		for (; pos < end; pos = noted = table_end(pos)) {
-			struct tracked_frame f = { pos, frame_of(fd, pos) };
+		for (; pos < end; pos = noted = end_of(pos, SAMPLED_SIZE)) {
+			struct tracked_frame f = { pos, frame_of(fd, pos, false) };
 
 			if (f.frame)
 				*ARENA_PUSH(a, to->frames, to->n) = f;
@@ -147,6 +157,55 @@ static int write_record(struct dump *d, int dir, const struct dump_task *t, cons
 	return rc < 0 ? rc : write_all(fd, tr.frames, tr.n * sizeof(*tr.frames));
 }
 
+/* Garbage collectors use the bits, too: who has the file open that clears them has them alone. */
+static bool has_bits_of_its_own(const struct dump_task *t)
+{
+	int fd = openat(t->process->proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autoclosedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	char link[PATH_MAX];
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		ssize_t len = read_link_at(fd, e->d_name, link, sizeof(link));
+
+		if (len > (ssize_t)strlen(CLEAR_FILE) &&
+		    !strcmp(link + len - strlen(CLEAR_FILE), CLEAR_FILE))
+			return true;
+	}
+	return !dir;
+}
+
+static bool may_be_tracked(const struct dump *d)
+{
+	for (size_t i = 0; i < d->n_tasks; i++) {
+		if (d->tasks[i].process->is_zombie || !has_bits_of_its_own(&d->tasks[i]))
+			continue;
+		info("pid %d: it keeps track of its own pages (/proc/PID/clear_refs), which is not "
+		     "to be disturbed: the next dump compares memory with these images",
+		     d->tasks[i].process->pid);
+		return false;
+	}
+	return true;
+}
+
+/* Records of processes of our pid namespace that are gone. */
+static void remove_old_records(int dir)
+{
+	int fd = dup(dir);
+	autoclosedir DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	char own[64];
+	uint64_t pid;
+	ssize_t len = read_link_at(AT_FDCWD, "/proc/self/ns/pid", own, sizeof(own));
+
+	for (struct dirent *e; len > 0 && list && (e = readdir(list));) {
+		const char *number = e->d_name + len + 1;
+
+		if (strncmp(e->d_name, own, len) || e->d_name[len] != '-' ||
+		    !text_dec(number, &pid) || kill(pid, 0) == 0 || errno != ESRCH)
+			continue;
+		(void)unlinkat(dir, e->d_name, 0);
+	}
+}
+
 static int clear_bits(const struct dump_task *t)
 {
 	autoclose int fd = openat(t->process->proc_fd, "clear_refs", O_WRONLY | O_CLOEXEC);
@@ -176,9 +235,13 @@ void tracking_begin(struct dump *d)
 		     "next dump compares memory with these images");
 		return;
 	}
+	if (!may_be_tracked(d))
+		return;
 	rc = mkdir(RECORDS, 0700) < 0 && errno != EEXIST ? -errno : 0;
 	autoclose int dir = rc < 0 ? rc : open_records();
 	rc = dir < 0 ? dir : random_file("uuid", id);
+	if (dir >= 0)
+		remove_old_records(dir);
 	for (size_t i = 0; i < d->n_tasks && rc >= 0; i++)
 		if (!d->tasks[i].process->is_zombie)
 			rc = begin_one(d, dir, &d->tasks[i], id);
@@ -213,7 +276,7 @@ bool tracking_load(struct arena *a, const struct dump_task *t, const char *run_i
 	autoclose int dir = open_records();
 
 	*ret = (struct tracking){ .fd = fd };
-	return run_id && dir >= 0 && kernel_probe("soft-dirty") == 0 &&
+	return run_id && dir >= 0 && kernel_probe("soft-dirty") == 0 && !has_bits_of_its_own(t) &&
 	       read_record(a, dir, t, run_id, ret) == 0;
 }
 
@@ -234,7 +297,7 @@ static size_t first_from(const struct tracking *tr, uint64_t addr)
 
 bool tracking_has_stayed(struct tracking *tr, uint64_t addr)
 {
-	uint64_t end = table_end(addr);
+	uint64_t end = end_of(addr, TABLE_SIZE);
 
 	if (end == tr->table_end)
 		return tr->table_has_stayed;
@@ -242,7 +305,7 @@ bool tracking_has_stayed(struct tracking *tr, uint64_t addr)
 	tr->table_has_stayed = false;
 	for (size_t i = first_from(tr, end - TABLE_SIZE); i < tr->n && tr->frames[i].addr < end;
 	     i++)
-		if (frame_of(tr->fd, tr->frames[i].addr) == tr->frames[i].frame)
+		if (frame_of(tr->fd, tr->frames[i].addr, true) == tr->frames[i].frame)
 			tr->table_has_stayed = true;
 	return tr->table_has_stayed;
 }

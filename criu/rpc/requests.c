@@ -5,10 +5,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -261,14 +263,24 @@ static int serve_cpuinfo(struct request *q)
 }
 
 /* In a process of its own. Never returns. */
-static void be_page_server(const struct request *q, int fd)
+static void be_page_server(const struct request *q, struct page_server *s)
 {
 	(void)close(q->client->fd);
-	_exit(page_server_serve(&q->options, fd) < 0);
+	_exit(page_server_serve(s) < 0);
+}
+
+/* Nobody waits for the end of what a daemon has open. */
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	(void)setsid();
+	for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
+		(void)dup2(null, fd);
 }
 
 /* The daemon is nobody's child: the process between us and it tells its pid, and ends. */
-static pid_t start_daemon(const struct request *q, int fd)
+static pid_t start_daemon(const struct request *q, struct page_server *s)
 {
 	pid_t pid = -1;
 	int status, pipe_ends[2];
@@ -277,10 +289,13 @@ static pid_t start_daemon(const struct request *q, int fd)
 		return -1;
 	pid_t between = fork();
 	if (between == 0) {
-		(void)setsid();
 		pid = fork();
-		if (pid == 0)
-			be_page_server(q, fd);
+		if (pid == 0) {
+			(void)close(pipe_ends[0]);
+			(void)close(pipe_ends[1]);
+			leave_terminal();
+			be_page_server(q, s);
+		}
 		(void)!write(pipe_ends[1], &pid, sizeof(pid));
 		_exit(0);
 	}
@@ -293,31 +308,37 @@ static pid_t start_daemon(const struct request *q, int fd)
 	return pid;
 }
 
-static pid_t start_child(const struct request *q, int fd)
+/* It ends with the worker, whose client alone can wait for it. */
+static pid_t start_child(const struct request *q, struct page_server *s)
 {
-	pid_t pid = fork();
+	pid_t worker = getpid(), pid = fork();
 
-	if (pid == 0)
-		be_page_server(q, fd);
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+		if (getppid() != worker)
+			_exit(1);
+		be_page_server(q, s);
+	}
 	return pid;
 }
 
-static int serve_pages(struct request *q, pid_t (*begin)(const struct request *q, int fd))
+static int serve_pages(struct request *q,
+		       pid_t (*begin)(const struct request *q, struct page_server *s))
 {
 	CriuPageServerInfo *ps = xmalloc(sizeof(*ps));
-	int port;
 
 	criu_page_server_info__init(ps);
 	q->resp.ps = ps;
 	if (prepare(q) < 0)
 		return -1;
-	int fd = page_server_open(&q->options, &port);
-	if (fd < 0)
+	struct page_server *s = page_server_open(&q->options);
+	if (!s)
 		return failed(q, 0);
-	pid_t pid = begin(q, fd);
+	int port = page_server_port(s);
+	pid_t pid = begin(q, s);
 	int err = errno;
 
-	(void)close(fd);
+	page_server_free(s);
 	if (pid < 0) {
 		(void)explain(q, "start a page server: %s", strerror(err));
 		return failed(q, err);
