@@ -63,7 +63,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'thp', 'daemon', 'hugepages', 'live', 'netns', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'chain', 'thp', 'daemon', 'hugepages', 'live', 'netns', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -238,7 +238,7 @@ class Case:
     def __init__(self, row, directory, criu, places, cycles, user=None, chain=False, server=False):
         self.row = row
         self.user = user
-        self.chain = [] if chain else None      # directories of images, each the parent of the next
+        self.chain = [] if chain or row.has('chain') else None      # directories of images, each the parent of the next
         self.server = server                    # pages go through a page server
         self.top = directory
         self.own(directory)
