@@ -13,13 +13,12 @@
 #include "mk.h"
 
 #define AREAS_AT	0x610000000UL
-#define AREA		(4UL << 20)
+#define AREA		(2UL << 20)	/* what a page table maps */
 #define NR_AREAS	3	/* and one place that is free */
 #define NR_DROPPED	64	/* pages */
 
 #define PAIRS_AT	0x620000000UL
-#define TABLE		(2UL << 20)
-#define NR_USED		64	/* pages of each half of a pair */
+#define NR_USED		64	/* pages of each area */
 
 /* Of two areas the second takes the place of the first each time. The first page is not like others. */
 static struct pair {
@@ -49,13 +48,13 @@ static void *map_at(void *at, size_t size)
 
 static unsigned char *half(int pair, int which)
 {
-	return (unsigned char *)(PAIRS_AT + (pair * 2 + which) * 2 * TABLE);
+	return (unsigned char *)(PAIRS_AT + (pair * 2 + which) * 2 * AREA);
 }
 
 static void fill_half(int pair, int which)
 {
 	struct pair *p = &pairs[pair];
-	volatile unsigned char *at = map_at(half(pair, which), TABLE);
+	volatile unsigned char *at = map_at(half(pair, which), AREA);
 
 	p->seeds[which] = 1000 * (pair + 1) + p->next++;
 	if (p->is_read)
@@ -73,7 +72,7 @@ static void replace(int pair)
 			bad_errno("madvise");
 		half(pair, 1)[0] = 5;
 	}
-	if (mremap(half(pair, 1), TABLE, TABLE, MREMAP_MAYMOVE | MREMAP_FIXED, half(pair, 0)) == MAP_FAILED)
+	if (mremap(half(pair, 1), AREA, AREA, MREMAP_MAYMOVE | MREMAP_FIXED, half(pair, 0)) == MAP_FAILED)
 		bad_errno("mremap");
 	p->seeds[0] = p->seeds[1];
 	fill_half(pair, 1);
@@ -94,7 +93,7 @@ static void make(void)
 
 	for (i = 0; i < NR_AREAS; i++) {
 		seeds[i] = 100 + i;
-		fill(map_at(place(i), AREA), AREA, seeds[i]);
+		fill(map_at(place(i), AREA), NR_USED * PAGE, seeds[i]);
 	}
 	for (i = 0; i < (int)ARRAY_SIZE(pairs); i++) {
 		fill_half(i, 0);
@@ -145,7 +144,7 @@ static void check(void)
 	int i;
 
 	for (i = 0; i < NR_AREAS; i++)
-		if (verify(place(i), AREA, seeds[i]) >= 0)
+		if (verify(place(i), NR_USED * PAGE, seeds[i]) >= 0)
 			bad("area %d is not the one that was moved there", i);
 	for (i = 0; i < NR_DROPPED; i++)
 		if (is_dropped && memcmp(dropped + i * PAGE, zeroes, PAGE))
