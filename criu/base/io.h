@@ -42,8 +42,7 @@ int copy_fd_of(pid_t pid, int fd);
 /* Does poll(2) show that event (POLLIN, POLLHUP, ...) right now? */
 bool shows_event(int fd, short event);
 
-/* As many descriptors as the hard limit allows: trees and images may need more than the soft one.
- */
+/* As many descriptors as the hard limit allows: trees and images may need them. */
 void raise_fd_limit(void);
 
 /* Monotonic time in microseconds. */

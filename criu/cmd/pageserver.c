@@ -19,6 +19,7 @@
 #include "cmd/commands.h"
 #include "cmd/stats.h"
 #include "image/pagewire.h"
+#include "remote/engine.h"
 
 #define BUFFER	     (256u << 10)
 #define FIRST_PAGES  0x10001 /* ids of pages files; those of the dump itself are lower */
@@ -162,7 +163,9 @@ static bool is_known(const struct page_server *s, enum image_type type, unsigned
 	return false;
 }
 
-static int open_object(struct page_server *s, const struct page_message *m)
+/* ---- commands ---- */
+
+static int do_open(struct page_server *s, const struct page_message *m)
 {
 	struct incoming in = { .is_open = true, .fd = -1 };
 	int rc = finish(s);
@@ -184,16 +187,9 @@ static int open_object(struct page_server *s, const struct page_message *m)
 	return 0;
 }
 
-/* ---- commands ---- */
-
-static int do_open(struct page_server *s, const struct page_message *m)
-{
-	return open_object(s, m);
-}
-
 static int do_open2(struct page_server *s, const struct page_message *m)
 {
-	int rc = open_object(s, m);
+	int rc = do_open(s, m);
 	uint8_t has_parent = s->in.has_parent;
 
 	return rc < 0 ? rc : answer(s, &has_parent, sizeof(has_parent));
@@ -236,13 +232,10 @@ static int take_pages(struct page_server *s, uint64_t bytes)
 static int check_run(const struct page_server *s, const struct page_message *m)
 {
 	const struct incoming *in = &s->in;
-	uint64_t end;
 
 	if (!in->is_open)
 		return refuse(EPROTO, "page server: pages come before what they belong to");
-	if (m->vaddr % PAGE_SIZE_ || m->vaddr < in->after || !m->nr_pages ||
-	    __builtin_mul_overflow(m->nr_pages, PAGE_SIZE_, &end) ||
-	    __builtin_add_overflow(end, m->vaddr, &end))
+	if (!page_run_is_sound(m->vaddr, m->nr_pages, in->after))
 		return refuse(
 			EINVAL,
 			"page server: object %lu: the run at %#lx (%lu pages) is out of order "
@@ -396,9 +389,7 @@ static int open_parent(struct page_server *s, const char *path)
 				    path);
 		int rc = pagemap_check_chain(before, s->dir, path);
 		if (rc == 0)
-			rc = image_dir_link(&s->images, "parent", path);
-		if (rc == 0)
-			rc = pagemap_check_link(s->dir, before, path);
+			rc = pagemap_link_parent(&s->images, before, path);
 		if (rc < 0)
 			return rc;
 	}
@@ -484,10 +475,7 @@ static int watch_signals(struct page_server *s)
 
 	if (s->signals >= 0)
 		return 0;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
+	engine_stop_signals(&set);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return fail(errno, "page server: block signals");
 	s->signals = signalfd(-1, &set, SFD_CLOEXEC);

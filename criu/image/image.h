@@ -77,8 +77,7 @@ void image_cancel(struct image_out *out);
 int image_write_one(struct image_dir *d, enum image_type type, unsigned long id,
 		    const void *message);
 
-/* Makes a symbolic link in the directory, if there is nothing of that name. 0 or -errno, reported.
- */
+/* Makes a symbolic link, if there is nothing of that name. 0 or -errno, reported. */
 int image_dir_link(struct image_dir *d, const char *name, const char *target);
 
 /* Makes a symbolic link in place of an image, if it is not there. 0 or an error, reported. */

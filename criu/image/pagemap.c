@@ -84,6 +84,15 @@ size_t pagemap_first_behind(const struct pagemap *map, uint64_t addr)
 	return lo;
 }
 
+bool page_run_is_sound(uint64_t vaddr, uint64_t pages, uint64_t after)
+{
+	uint64_t end;
+
+	return vaddr % PAGE_SIZE_ == 0 && vaddr >= after && pages &&
+	       !__builtin_mul_overflow(pages, PAGE_SIZE_, &end) &&
+	       !__builtin_add_overflow(end, vaddr, &end);
+}
+
 bool pagemap_has(const struct pagemap *map, uint64_t start, uint64_t end)
 {
 	for (size_t i = pagemap_first_behind(map, start);
@@ -158,11 +167,9 @@ static uint32_t entry_flags(const PagemapEntry *e)
 
 static int check_entry(struct reading *r, const PagemapEntry *e, uint64_t after)
 {
-	uint64_t pages = entry_pages(e), end;
+	uint64_t pages = entry_pages(e);
 
-	if (e->vaddr % PAGE_SIZE_ || e->vaddr < after || !pages ||
-	    __builtin_mul_overflow(pages, PAGE_SIZE_, &end) ||
-	    __builtin_add_overflow(end, e->vaddr, &end))
+	if (!page_run_is_sound(e->vaddr, pages, after))
 		return refuse(EINVAL,
 			      "image %s: the entry for %#lx (%lu pages) is out of order or range",
 			      r->name, (long)e->vaddr, (long)pages);
@@ -285,10 +292,13 @@ int pagemap_check_chain(int before_fd, int dirfd, const char *path)
 	return rc;
 }
 
-int pagemap_check_link(int dirfd, int before_fd, const char *path)
+int pagemap_link_parent(struct image_dir *d, int before_fd, const char *path)
 {
-	autoclose int fd = openat(dirfd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = image_dir_link(d, "parent", path);
 
+	if (rc < 0)
+		return rc;
+	autoclose int fd = openat(d->fd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return fail(errno, "--prev-images-dir %s: open the link `parent` to it", path);
 	return is_same_dir(fd, before_fd)

@@ -25,6 +25,9 @@ struct page_run {
 	bool in_parent;	 /* to be written: the bytes are those of the parent image */
 };
 
+/* May pages be there, behind those that end at `after`? Does their number make sense? */
+bool page_run_is_sound(uint64_t vaddr, uint64_t pages, uint64_t after);
+
 /* Address behind the last page. */
 static inline uint64_t page_run_end(const struct page_run *run)
 {
@@ -88,8 +91,11 @@ void pagemap_set_done(struct pagemap_set *set);
  */
 int pagemap_check_chain(int before_fd, int dirfd, const char *path);
 
-/* Does the link `parent` lead there? It need not if something on its path is replaced by it. */
-int pagemap_check_link(int dirfd, int before_fd, const char *path);
+/*
+ * Makes the link `parent` in a directory of images; one that is there has to lead to before_fd,
+ * too. Else the path went by way of a link that has been replaced. 0 or -errno, reported.
+ */
+int pagemap_link_parent(struct image_dir *d, int before_fd, const char *path);
 
 /*
  * Writes a pagemap whose runs are, in order, in pages file pages_id, but for those in the parent

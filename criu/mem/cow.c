@@ -81,7 +81,7 @@ static int look(struct comparison *c, uint64_t addr, uint64_t limit)
 	return 0;
 }
 
-static void add_page(struct arena *a, struct page_run **runs, size_t *n, uint64_t addr)
+void mem_add_page(struct arena *a, struct page_run **runs, size_t *n, uint64_t addr)
 {
 	struct page_run *last = *n ? &(*runs)[*n - 1] : NULL;
 
@@ -102,7 +102,7 @@ static int compare_pages(struct comparison *c, uint64_t addr, uint64_t end, uint
 
 		if (!(c->is_shared[i / 64] >> i % 64 & 1))
 			continue;
-		add_page(&c->d->arena, &c->runs, &c->n_runs, addr);
+		mem_add_page(&c->d->arena, &c->runs, &c->n_runs, addr);
 		c->pages++;
 	}
 	return 0;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/io.h"
 #include "base/log.h"
@@ -23,7 +22,6 @@ int incremental_open(struct dump *d)
 	const char *path = d->opts->prev_images_dir;
 	InventoryEntry *inventory;
 
-	d->before_fd = -1;
 	if (!path)
 		return 0;
 	d->before_fd = openat(d->images.fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -47,9 +45,8 @@ int incremental_open(struct dump *d)
 int incremental_link(struct dump *d)
 {
 	const char *path = d->opts->prev_images_dir;
-	int rc = path ? image_dir_link(&d->images, "parent", path) : 0;
 
-	return path && rc == 0 ? pagemap_check_link(d->images.fd, d->before_fd, path) : rc;
+	return path ? pagemap_link_parent(&d->images, d->before_fd, path) : 0;
 }
 
 /*
@@ -99,17 +96,6 @@ static bool is_clean(struct search *s, uint64_t entry)
 	       !is_zero_frame(s, entry & ABI_PM_FRAME);
 }
 
-static void add_clean(struct search *s, uint64_t addr)
-{
-	struct page_run *last = s->n_clean ? &s->clean[s->n_clean - 1] : NULL;
-
-	if (last && page_run_end(last) == addr)
-		last->pages++;
-	else
-		*ARENA_PUSH(&s->d->arena, s->clean, s->n_clean) =
-			(struct page_run){ .vaddr = addr, .pages = 1 };
-}
-
 /* Finds the clean pages of [addr, end), which are in the earlier dump. */
 static int search_pages(struct search *s, uint64_t addr, uint64_t end)
 {
@@ -128,7 +114,7 @@ static int search_pages(struct search *s, uint64_t addr, uint64_t end)
 
 			s->is_all_known &= has_stayed;
 			if (has_stayed && is_clean(s, entry[i]))
-				add_clean(s, addr);
+				mem_add_page(&s->d->arena, &s->clean, &s->n_clean, addr);
 		}
 	}
 	return 0;

@@ -35,6 +35,9 @@ void mem_add_range(struct arena *a, RangeEntry ***list, size_t *n, uint64_t star
 
 uint64_t mem_total_pages(const struct saved_pages *p);
 
+/* Adds a page behind the last run, or to it. */
+void mem_add_page(struct arena *a, struct page_run **runs, size_t *n, uint64_t addr);
+
 /* Takes away these runs, which are all in those that there are. */
 void mem_take_out(struct arena *a, struct saved_pages *from, const struct page_run *runs, size_t n);
 

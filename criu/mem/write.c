@@ -339,42 +339,39 @@ static int take_pieces(struct iovec **v, uint64_t bytes, struct iovec *out)
 	return n;
 }
 
-/* Runs, and the pieces of those that are present, in their order. */
-static int send_runs(struct reader *r, const struct page_run *runs, size_t n, struct iovec *v)
+/* Sends a run, of a chunk at most, with its bytes if it is present: they are the next pieces. */
+static int send_run(struct reader *r, const struct page_run *run, struct iovec **v)
 {
 	struct iovec out[CHUNK_PAGES];
-	int rc = 0;
+	int n = run->in_parent ? 0 : take_pieces(v, run->pages * PAGE_SIZE_, out);
+	int rc = send_known(r, run->vaddr);
 
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		int pieces =
-			runs[i].in_parent ? 0 : take_pieces(&v, runs[i].pages * PAGE_SIZE_, out);
-
-		rc = send_known(r, runs[i].vaddr);
-		if (rc == 0)
-			rc = page_client_add(r->d, r->to, &runs[i], out, pieces);
-	}
-	return rc;
+	return rc < 0 ? rc : page_client_add(r->d, r->to, run, out, n);
 }
 
-static int send_alone(struct reader *r, uint8_t *buffer)
+static int send_chunk(struct reader *r, struct chunk *c)
 {
-	struct chunk c = { .data = buffer };
-	int rc = page_client_open(r->d, r->to);
+	struct iovec *v = c->keep;
+	int rc = 0;
 
-	while (rc == 0 && (rc = fill_chunk(r, &c)) > 0) {
-		uint64_t start = now_us();
-
-		rc = send_runs(r, c.runs, c.n_runs, c.keep);
-		r->d->stats.memwrite_us += now_us() - start;
-		if (rc == 0)
-			rc = engine_check(&r->d->engine);
-	}
-	return rc < 0 ? rc : send_known(r, UINT64_MAX);
+	for (int i = 0; i < c->n_runs && rc == 0; i++)
+		rc = send_run(r, &c->runs[i], &v);
+	return rc;
 }
 
 static int write_failed(int err, uint32_t id)
 {
 	return fail(err, "image pages-%u.img: write pages", id);
+}
+
+/* fd: the pages file; -1: the page server. */
+static int put_chunk(struct reader *r, int fd, struct chunk *c)
+{
+	uint64_t start = now_us();
+	int rc = fd < 0 ? send_chunk(r, c) : write_chunk(fd, c);
+
+	r->d->stats.memwrite_us += now_us() - start;
+	return rc < 0 && fd >= 0 ? write_failed(-rc, r->to->pages_id) : rc;
 }
 
 static int write_alone(struct reader *r, int fd, uint8_t *buffer)
@@ -386,12 +383,9 @@ static int write_alone(struct reader *r, int fd, uint8_t *buffer)
 
 		if (rc <= 0)
 			return rc;
-		uint64_t start = now_us();
-		rc = write_chunk(fd, &c);
-		r->d->stats.memwrite_us += now_us() - start;
-		if (rc < 0)
-			return write_failed(-rc, r->to->pages_id);
-		rc = engine_check(&r->d->engine);
+		rc = put_chunk(r, fd, &c);
+		if (rc == 0)
+			rc = engine_check(&r->d->engine);
 		if (rc < 0)
 			return rc;
 	}
@@ -518,10 +512,8 @@ static int write_runs(struct reader *r, int fd, uint64_t total)
 		return fail(errno, "allocate a buffer for pages");
 	autounmap struct local_map buffer = map;
 
-	if (r->d->opts->page_server)
-		return send_alone(r, buffer.addr);
-	return total >= THREAD_FROM ? write_with_helper(r, fd, buffer.addr, total)
-				    : write_alone(r, fd, buffer.addr);
+	return fd >= 0 && total >= THREAD_FROM ? write_with_helper(r, fd, buffer.addr, total)
+					       : write_alone(r, fd, buffer.addr);
 }
 
 uint64_t mem_total_pages(const struct saved_pages *p)
@@ -567,9 +559,7 @@ static int send_held(struct dump *d, struct saved_pages *p)
 		/* In parts of a chunk: as many pieces as there is room for. */
 		for (uint64_t left = run.pages; left && rc == 0; left -= run.pages) {
 			run.pages = run.in_parent ? left : min(left, (uint64_t)CHUNK_PAGES);
-			rc = send_runs(&r, &run, 1, v);
-			while (v < p->held + p->n_held && !v->iov_len)
-				v++;
+			rc = send_run(&r, &run, &v);
 			run.vaddr = page_run_end(&run);
 		}
 	}
@@ -610,6 +600,15 @@ static int write_at_once(struct reader *r, uint64_t total)
 	return rc;
 }
 
+static int send_at_once(struct reader *r, uint64_t total)
+{
+	int rc = page_client_open(r->d, r->to);
+
+	if (rc == 0)
+		rc = write_runs(r, -1, total);
+	return rc < 0 ? rc : send_known(r, UINT64_MAX);
+}
+
 static int save(struct reader *r)
 {
 	struct saved_pages *to = r->to;
@@ -619,7 +618,7 @@ static int save(struct reader *r)
 		to->pages_id = ++r->d->last_pages_id;
 	to->is_held = total <= MEM_HOLD_MAX - min(r->d->held_bytes, MEM_HOLD_MAX);
 	int rc = to->is_held		   ? hold(r, total)
-		 : r->d->opts->page_server ? write_runs(r, -1, total)
+		 : r->d->opts->page_server ? send_at_once(r, total)
 					   : write_at_once(r, total);
 	to->runs = r->kept;
 	to->n_runs = r->n_kept;

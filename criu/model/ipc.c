@@ -22,8 +22,6 @@
 #define HUGE_SHIFT_MAX 34
 #define HUGE_UNKNOWN   (1ull << 30) /* of pages whose size is not told: no more than that */
 
-#define ADDRESS_LIMIT 0x7ffffffff000ull
-
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
 	return (n + to - 1) & ~(to - 1);

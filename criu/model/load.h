@@ -5,6 +5,8 @@
 
 #include "model/snapshot.h"
 
+#define ADDRESS_LIMIT 0x7ffffffff000ull
+
 /* The pages of a file in memory that has that size: they lie in it. 1 or an error. */
 int load_file_pages(struct snapshot *s, int dirfd, unsigned long id, uint64_t size,
 		    struct pagemap *ret);

@@ -17,11 +17,10 @@
 #include "model/snapshot.h"
 #include "model/vma.h"
 
-#define PID_LIMIT     4194304 /* PID_MAX_LIMIT of 64-bit kernels */
-#define ADDRESS_LIMIT 0x7ffffffff000ull
-#define TASKS_MAX     100000
-#define NAME_MAX_     80	 /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
-#define PTY_INDEXES   (1u << 20) /* NR_UNIX98_PTY_MAX */
+#define PID_LIMIT   4194304 /* PID_MAX_LIMIT of 64-bit kernels */
+#define TASKS_MAX   100000
+#define NAME_MAX_   80	       /* of a mapping: ANON_VMA_NAME_MAX_LEN of the kernel */
+#define PTY_INDEXES (1u << 20) /* NR_UNIX98_PTY_MAX */
 
 static int load_inventory(struct snapshot *s, int dirfd)
 {

@@ -25,7 +25,7 @@
 
 static const int stop_signals[] = { SIGINT, SIGTERM, SIGHUP };
 
-static void stop_set(sigset_t *set)
+void engine_stop_signals(sigset_t *set)
 {
 	sigemptyset(set);
 	for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++)
@@ -67,7 +67,7 @@ int engine_init(struct engine *e)
 	if (syscall(SYS_set_robust_list, &e->robust, sizeof(e->robust)) < 0)
 		return fail(errno, "set the robust list");
 
-	stop_set(&set);
+	engine_stop_signals(&set);
 	sigaddset(&set, SIGCHLD);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return fail(errno, "block signals");

@@ -7,6 +7,7 @@
 #define REMOTE_ENGINE_H
 
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -49,6 +50,9 @@ static inline void engine_point(struct engine *e, const char *name)
  * registers nor its mask, and is not left so as long as criu can help it.
  */
 int engine_check(struct engine *e);
+
+/* Those that ask criu to end what it does. */
+void engine_stop_signals(sigset_t *set);
 
 /*
  * Waits for the next stop or the end of tracee tid. Returns 0 with *ret_status as waitpid(2)

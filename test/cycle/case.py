@@ -21,6 +21,7 @@ SLOW = int(os.environ.get('CYCLE_SLOW', 1))     # how many times slower than a m
 PATIENCE_SEC = 20 * SLOW        # for one condition; the row has a limit of its own
 SKIP_STATUS = 77
 PIDS_LEFT = 8           # for a target that is to see the numbers start over
+LAST_PID = '/proc/sys/kernel/ns_last_pid'
 LINES_A_STEP = 5        # lines a working program must add to be called alive
 DIFF_LINES = 40
 LOG_LINES = 12
@@ -63,7 +64,7 @@ class Row:
 
 
 FILE_FLAGS = ('count', 'lines', 'wait')
-KNOWN_FLAGS = {'alone', 'chain', 'thp', 'daemon', 'hugepages', 'live', 'netns', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill',
+KNOWN_FLAGS = {'alone', 'chain', 'thp', 'daemon', 'hugepages', 'live', 'netns', 'quiet', 'spin', 'job', 'wait', 'count', 'lines', 'need', 'norun', 'nokill', 'offline',
                'cycles', 'timeout', 'todo', 'idle', 'ignore', 'wrap', 'dump', 'restore'}
 
 
@@ -218,6 +219,8 @@ class PageServer:
         argv = [case.criu, 'page-server', '-D', self.own, '-v4', '-o', 'log', '--address', '127.0.0.1', *link]
         self.process = start(argv, output, case.work, False, case.env)
         words = wait_until(lambda: snapshot.read(output).split('at port ')[1:] or self.process.reap(), 'the page server')
+        if words is True:
+            raise Failed('page server: ' + snapshot.read(os.path.join(self.own, 'log')))
         self.port = words[0].strip()
 
     def __enter__(self):
@@ -299,12 +302,11 @@ class Case:
 
     def near_the_last_pid(self):
         """The numbers start over in the middle of the target: children and threads get lower ones."""
-        last = int(snapshot.read('/proc/sys/kernel/pid_max')) - PIDS_LEFT
-        with open('/proc/sys/kernel/ns_last_pid', 'w') as f:
-            f.write(str(last))
+        write(LAST_PID, str(int(snapshot.read('/proc/sys/kernel/pid_max')) - PIDS_LEFT))
 
     def start_target(self):
         if self.row.has('wrap'):
+            last = snapshot.read(LAST_PID)
             self.near_the_last_pid()
         self.target = start(self.argv, os.path.join(self.top, 'target.out'), self.dir,
                             not (self.row.has('job') or self.row.has('daemon')), self.env,
@@ -313,6 +315,9 @@ class Case:
             self.wait_growth()
             return
         wait_until(lambda: self.find_status('ready ') or not self.must_live(), 'the ready line')
+        if self.row.has('wrap'):
+            # Else the numbers of what other rows have killed, and are to restore, would be given again.
+            write(LAST_PID, last)
         self.wait_settled()
 
     def wait_settled(self):
@@ -619,6 +624,8 @@ def run_row(row, directory, criu, places, cycles, timeout, user=None, chain=Fals
     signal.alarm(SLOW * int(row.flags.get('timeout', timeout)))
     alone, huge_pages = None, []
     try:
+        if server and row.has('offline'):
+            raise Skipped('a page server cannot be reached')
         leave_network(row)
         alone = take_turns(row)
         huge_pages = lend_huge_pages(row)

@@ -6,8 +6,10 @@ shift
 : >"$input"
 "$@" &
 trap 'kill $!; exit' TERM
+# Redirected once: the descriptors of this shell do not change from one moment to the next.
+exec >>"$input" 2>/dev/null
 n=0
-while kill -0 $! 2>/dev/null; do
-	echo $((++n)) >>"$input"
+while kill -0 $!; do
+	echo $((++n))
 	sleep 0.02
 done

@@ -58,14 +58,6 @@ static unsigned char *attach(int id, int flags)
 	return p;
 }
 
-static void compare(const char *what, const void *p, size_t len, uint64_t seed)
-{
-	ssize_t at = verify(p, len, seed);
-
-	if (at >= 0)
-		bad("%s differs at %zd", what, at);
-}
-
 /* Larger than any machine, and all but empty. */
 static void make_sparse(void)
 {
@@ -86,7 +78,7 @@ static void check_sparse(void)
 	if (sizeof(size_t) < 8)
 		return;
 	p = attach(sparse_id, SHM_RDONLY);
-	compare("a page of a segment that is mostly empty", p + SPARSE_SIZE / 2, PAGE, 70);
+	same_fill("a page of a segment that is mostly empty", p + SPARSE_SIZE / 2, PAGE, 70);
 	shmdt(p);
 }
 
@@ -220,8 +212,8 @@ static void make_huge(void)
 
 static void check_huge(void)
 {
-	compare("a segment of huge pages", huge, HUGE_SIZE + 5000, 50);
-	compare("a part of such a segment", huge_part + HUGE_SIZE, HUGE_SIZE, 51);
+	same_fill("a segment of huge pages", huge, HUGE_SIZE + 5000, 50);
+	same_fill("a part of such a segment", huge_part + HUGE_SIZE, HUGE_SIZE, 51);
 }
 
 static void make_private(void)
@@ -319,21 +311,21 @@ static void check_parts(void)
 {
 	unsigned char all[BYTES];
 
-	compare("a segment marked for removal", removed, PAGE, 30);
-	compare("one with its key", replaced, PAGE, 31);
-	compare("anonymous memory", anonymous, PAGE, 60);
-	compare("a memfd", in_memfd, PAGE, 61);
+	same_fill("a segment marked for removal", removed, PAGE, 30);
+	same_fill("one with its key", replaced, PAGE, 31);
+	same_fill("anonymous memory", anonymous, PAGE, 60);
+	same_fill("a memfd", in_memfd, PAGE, 61);
 	check_sparse();
 	fill(all, BYTES, 40);
 	if (memcmp(holes + PAGE, all + PAGE, 2 * PAGE) || memcmp(holes + 5 * PAGE, all + 5 * PAGE, 3 * PAGE))
 		bad("parts of a segment differ");
 	mprotect(striped + 3 * PAGE, PAGE, PROT_READ);
-	compare("a segment of many protections", striped, BYTES, 41);
+	same_fill("a segment of many protections", striped, BYTES, 41);
 	mprotect(striped + 3 * PAGE, PAGE, PROT_NONE);
 	fill(all, BYTES, 42);
 	if (memcmp(moved, all + 2 * PAGE, 4 * PAGE))
 		bad("a moved part of a segment differs");
-	compare("a segment that is smaller than its mapping", grown, 2 * PAGE, 43);
+	same_fill("a segment that is smaller than its mapping", grown, 2 * PAGE, 43);
 }
 
 static void check_unattached(void)
@@ -347,7 +339,7 @@ static void check_unattached(void)
 			bad_errno(unattached[i].what);
 			continue;
 		}
-		compare(unattached[i].what, p, unattached[i].size, i);
+		same_fill(unattached[i].what, p, unattached[i].size, i);
 		shmdt(p);
 	}
 }
@@ -381,10 +373,10 @@ static void check_detach(void)
 static void check(void)
 {
 	check_ipc();
-	compare("a segment", whole + PAGE, BYTES - PAGE, 20);
-	compare("a segment attached again", again + PAGE, BYTES - PAGE, 20);
-	compare("a segment of odd size", odd, 3 * PAGE, 21);
-	compare("a locked segment", locked, 3 * PAGE, 22);
+	same_fill("a segment", whole + PAGE, BYTES - PAGE, 20);
+	same_fill("a segment attached again", again + PAGE, BYTES - PAGE, 20);
+	same_fill("a segment of odd size", odd, 3 * PAGE, 21);
+	same_fill("a locked segment", locked, 3 * PAGE, 22);
 	whole[0]++;
 	if (again[0] != whole[0] || read_only[0] != whole[0] || code[0] != whole[0])
 		bad("attachments are not of one segment");
@@ -392,7 +384,7 @@ static void check(void)
 		check_parts();
 	check_unattached();
 	check_read_only();
-	compare("private memory", memory, param_long("private"), 80);
+	same_fill("private memory", memory, param_long("private"), 80);
 	if (huge)
 		check_huge();
 	board[0]++;

@@ -50,14 +50,6 @@ static unsigned char *map(size_t pages, int prot, int flags, int fd)
 	return p;
 }
 
-static void compare(const char *what, const void *p, size_t len, uint64_t seed)
-{
-	ssize_t at = verify(p, len, seed);
-
-	if (at >= 0)
-		bad("%s differs at byte %zd", what, at);
-}
-
 static void compare_zero(const char *what, const unsigned char *p, size_t len)
 {
 	size_t i;
@@ -203,7 +195,7 @@ static void check_guards(void)
 		expect_readable("guarded shared memory", second + i * PAGE, i != 1);
 	for (i = 0; i < 8; i++)
 		expect_readable("guarded file", third + i * PAGE, i < 2 || i > 4);
-	compare("changed page of a guarded file", third, 2 * PAGE, 5);
+	same_fill("changed page of a guarded file", third, 2 * PAGE, 5);
 }
 
 /* ---- locks ---- */
@@ -235,8 +227,8 @@ static void check_future(void)
 	bool later = param_long("onfault");
 	unsigned char resident[4];
 
-	compare("memory before mlockall", area, 4 * PAGE, 6);
-	compare("memory after mlockall", second, PAGE, 7);
+	same_fill("memory before mlockall", area, 4 * PAGE, 6);
+	same_fill("memory after mlockall", second, PAGE, 7);
 	expect_flag("memory before mlockall", area, "lo", false);
 	expect_flag("memory after mlockall", second, "lo", true);
 	expect_flag("memory without access", third, "lo", true);
@@ -264,7 +256,7 @@ static void make_lockall(void)
 
 static void check_lockall(void)
 {
-	compare("locked memory", third, 200 * PAGE, 36);
+	same_fill("locked memory", third, 200 * PAGE, 36);
 	compare_zero("locked memory not written to", third + 200 * PAGE, 200 * PAGE);
 	expect_flag("memory without access", area, "lo", true);
 	expect_flag("file with less than is mapped", second, "lo", true);
@@ -304,10 +296,10 @@ static void make_sparse(void)
 
 static void check_sparse(void)
 {
-	compare("first page", area, PAGE, 9);
-	compare("page in the middle", area + sparse / 2, PAGE, 10);
-	compare("last page", area + sparse - PAGE, PAGE, 11);
-	compare("page of a shared one", third + 1000 * PAGE, PAGE, 12);
+	same_fill("first page", area, PAGE, 9);
+	same_fill("page in the middle", area + sparse / 2, PAGE, 10);
+	same_fill("last page", area + sparse - PAGE, PAGE, 11);
+	same_fill("page of a shared one", third + 1000 * PAGE, PAGE, 12);
 	expect_flag("memory without reserve", area, "nr", true);
 	expect_flag("shared memory without reserve", third, "nr", true);
 }
@@ -341,8 +333,8 @@ static void check_stack(void)
 	unsigned char all[24 * PAGE];
 
 	fill(all, sizeof(all), 15);
-	compare("stack", area, 4 * PAGE, 13);
-	compare("its neighbour", second, PAGE, 14);
+	same_fill("stack", area, 4 * PAGE, 13);
+	same_fill("its neighbour", second, PAGE, 14);
 	expect_flag("stack", area, "gd", true);
 	expect_flag("grown stack", third, "gd", true);
 	if (memcmp(third - 19 * PAGE, all + PAGE, 23 * PAGE))
@@ -384,16 +376,16 @@ static void check_files(void)
 	unsigned char all[4 * PAGE];
 
 	fill(all, sizeof(all), 19);
-	compare("changed page of a cut file", area + PAGE, PAGE, 17);
+	same_fill("changed page of a cut file", area + PAGE, PAGE, 17);
 	expect_readable("last page of a cut file", area + 2 * PAGE, true);
 	expect_readable("changed page behind the end of a cut file", area + 6 * PAGE, false);
-	compare("memfd", fourth, 4 * PAGE, 19);
+	same_fill("memfd", fourth, 4 * PAGE, 19);
 	if (memcmp(second, all, PAGE) || memcmp(second + 3 * PAGE, all + 3 * PAGE, PAGE))
 		bad("unchanged page of a private memfd differs");
-	compare("changed page of a private memfd", second + PAGE, PAGE, 20);
+	same_fill("changed page of a private memfd", second + PAGE, PAGE, 20);
 	compare_zero("page of zeroes in a private memfd", second + 2 * PAGE, PAGE);
 	expect_readable("memory behind the end of a memfd", second + 4 * PAGE, false);
-	compare("changed page of /dev/zero", third + PAGE, PAGE, 21);
+	same_fill("changed page of /dev/zero", third + PAGE, PAGE, 21);
 	compare_zero("page of /dev/zero", third + 2 * PAGE, PAGE);
 }
 
@@ -422,16 +414,16 @@ static void check_gone(void)
 	int fd = open(dir_path("replaced"), O_RDONLY | O_CLOEXEC);
 
 	fill(all, sizeof(all), 22);
-	compare("changed page of a deleted file", area + PAGE, PAGE, 23);
+	same_fill("changed page of a deleted file", area + PAGE, PAGE, 23);
 	if (memcmp(area + 2 * PAGE, all + 2 * PAGE, 6 * PAGE))
 		bad("deleted file differs");
 	fill(all, sizeof(all), 24);
-	compare("changed page of a replaced file", second + PAGE, PAGE, 25);
+	same_fill("changed page of a replaced file", second + PAGE, PAGE, 25);
 	if (memcmp(second + 2 * PAGE, all + 2 * PAGE, 6 * PAGE) || memcmp(third, all, sizeof(all)))
 		bad("replaced file differs");
 	if (read(fd, now, PAGE) != PAGE)
 		bad_errno("the new file");
-	compare("the new file", now, PAGE, 26);
+	same_fill("the new file", now, PAGE, 26);
 	close(fd);
 }
 
@@ -472,7 +464,7 @@ static void check_brk(void)
 		bad("heap differs");
 	if (is_mapped(area + 8 * PAGE) || is_mapped(area + 11 * PAGE))
 		bad("the hole in the heap is gone");
-	compare("memory behind the heap", second, PAGE, 28);
+	same_fill("memory behind the heap", second, PAGE, 28);
 	if (sbrk(PAGE) != (void *)-1)
 		bad("the heap grew over its neighbour");
 	same_long("end of the heap, still", (long)heap_end, (long)sbrk(0));
@@ -497,7 +489,7 @@ static void check_merge(void)
 {
 	unsigned char *fresh = map(4, RW, ANON, -1);
 
-	compare("memory to be merged", area, 4 * PAGE, 29);
+	same_fill("memory to be merged", area, 4 * PAGE, 29);
 	same_long("PR_GET_MEMORY_MERGE", 1, prctl(GET_MEMORY_MERGE, 0, 0, 0, 0));
 	expect_flag("memory to be merged", area, "mg", true);
 	expect_flag("memory taken out", second, "mg", false);
@@ -541,8 +533,8 @@ static void expect_name(const unsigned char *p, const char *name)
 
 static void check_names(void)
 {
-	compare("memory with a name", area, 4 * PAGE, 30);
-	compare("shared memory with a name", second, 4 * PAGE, 31);
+	same_fill("memory with a name", area, 4 * PAGE, 30);
+	same_fill("shared memory with a name", second, 4 * PAGE, 31);
 	expect_name(area, "[anon:a name, with blanks]");
 	expect_name(second, "[anon_shmem:shared]");
 }
@@ -578,12 +570,12 @@ static void make_huge(void)
 
 static void check_huge(void)
 {
-	compare("private huge pages", area + 10, HUGE_BYTES, 32);
+	same_fill("private huge pages", area + 10, HUGE_BYTES, 32);
 	compare_zero("their end", area + 10 + HUGE_BYTES, HUGE_BYTES - 10);
-	compare("shared huge pages", second + HUGE_BYTES, HUGE_BYTES, 33);
-	compare("huge memfd", third, 2 * HUGE_BYTES, 34);
-	compare("private huge memfd", fourth + HUGE_BYTES, 3 * PAGE, 35);
-	compare("private huge memfd, unchanged", fourth, HUGE_BYTES, 34);
+	same_fill("shared huge pages", second + HUGE_BYTES, HUGE_BYTES, 33);
+	same_fill("huge memfd", third, 2 * HUGE_BYTES, 34);
+	same_fill("private huge memfd", fourth + HUGE_BYTES, 3 * PAGE, 35);
+	same_fill("private huge memfd, unchanged", fourth, HUGE_BYTES, 34);
 	expect_flag("private huge pages", area, "ht", true);
 	expect_flag("huge memfd", third, "ht", true);
 }
@@ -662,7 +654,7 @@ static void make_segment(void)
 
 static void check_undumped(void)
 {
-	compare("memory", area, 3 * PAGE, 40);
+	same_fill("memory", area, 3 * PAGE, 40);
 }
 
 /* ---- all of it ---- */

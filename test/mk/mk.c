@@ -236,6 +236,14 @@ ssize_t verify(const void *buf, size_t len, uint64_t seed)
 	return -1;
 }
 
+void same_fill(const char *what, const void *buf, size_t len, uint64_t seed)
+{
+	ssize_t at = verify(buf, len, seed);
+
+	if (at >= 0)
+		bad("%s differs at byte %zd", what, at);
+}
+
 static int64_t now_ms(void)
 {
 	struct timespec ts;

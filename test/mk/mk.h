@@ -75,6 +75,8 @@ void serve_signals(void (*check_now)(void), void (*stop_now)(void)) __attribute_
 /* The bytes depend on seed and position; verify() returns the first wrong position, or -1. */
 void fill(void *buf, size_t len, uint64_t seed);
 ssize_t verify(const void *buf, size_t len, uint64_t seed);
+/* check() of what was filled; says where it differs. */
+void same_fill(const char *what, const void *buf, size_t len, uint64_t seed);
 uint64_t mix(uint64_t x);
 
 /* Calls ready(arg) until it is true; false when that takes longer than patience allows. */
