@@ -106,7 +106,9 @@ static int ask_task(struct dump *d, struct dump_task *t)
 		return rc;
 	t->has_entered = true;
 	rc = inject_enter(&t->in);
-	return rc < 0 ? rc : task_collect_inside(d, t);
+	if (rc == 0)
+		rc = task_collect_inside(d, t);
+	return rc < 0 ? rc : files_ask_task(t);
 }
 
 /* Who wants criu to stop waits until the threads of a task have made their calls. */

@@ -25,6 +25,7 @@
 #include "files/locks.h"
 #include "files/memfd.h"
 #include "files/pipe.h"
+#include "files/probe.h"
 #include "files/regular.h"
 #include "files/remap.h"
 #include "files/tty.h"
@@ -116,127 +117,6 @@ FileEntry *files_new_entry(struct dump *d)
 	return e;
 }
 
-const char *probe_next(const struct fd_probe *p, const char *name, const char *line)
-{
-	const char *end = p->lines + p->lines_size;
-
-	line = line ? strchr(line, '\0') + 1 : p->lines;
-	for (; line < end; line = strchr(line, '\0') + 1) {
-		const char *value = text_field(line, name);
-
-		if (value)
-			return value;
-	}
-	return NULL;
-}
-
-uint64_t probe_number(const struct fd_probe *p, const char *name, int base, uint64_t fallback)
-{
-	const char *value = probe_next(p, name, NULL);
-	uint64_t n;
-
-	if (!value)
-		return fallback;
-	if (base == 8)
-		return text_oct(value, &n) ? n : fallback;
-	return (base == 16 ? text_hex(value, &n) : text_dec(value, &n)) ? n : fallback;
-}
-
-#define INFO_ROOM 2048
-
-/* 0 or -errno, not reported. */
-static int read_info(struct fd_probe *p)
-{
-	char path[TEXT_DEC_MAX];
-
-	free(p->lines);
-	p->lines = NULL;
-	text_put_dec(path, p->fd);
-	/* The kernel gives it as a whole: mostly one read is enough. */
-	p->lines = xmalloc(INFO_ROOM);
-	ssize_t len = read_small_at(p->info_dir, path, p->lines, INFO_ROOM);
-	if (len == INFO_ROOM - 1) {
-		free(p->lines);
-		p->lines = NULL;
-		len = read_file_at(p->info_dir, path, &p->lines);
-	}
-	p->lines_size = len < 0 ? 0 : len;
-	return len < 0 ? (int)len : proc_fdinfo_parse(p->lines, &p->info);
-}
-
-static int probe_failed(const struct fd_probe *p, int rc)
-{
-	return fail(-rc, "pid %d fd %d: look at it in /proc", p->task->process->pid, p->fd);
-}
-
-int probe_read_info(struct fd_probe *p)
-{
-	int rc = read_info(p);
-
-	return rc < 0 ? probe_failed(p, rc) : 0;
-}
-
-static void probe_done(struct fd_probe *p)
-{
-	own_close(&p->copy);
-	free(p->lines);
-}
-
-#define autoprobe __attribute__((cleanup(probe_done)))
-
-/* Where the descriptors of a task are looked at, opened once for all of them. */
-struct fd_places {
-	int pidfd, fds, infos;
-};
-
-static void close_places(struct fd_places *at)
-{
-	own_close(&at->pidfd);
-	own_close(&at->fds);
-	own_close(&at->infos);
-}
-
-#define autoplaces __attribute__((cleanup(close_places)))
-
-static int open_places(const struct process *p, struct fd_places *ret)
-{
-	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-
-	*ret = (struct fd_places){ .pidfd = syscall(SYS_pidfd_open, p->pid, 0),
-				   .fds = openat(p->proc_fd, "fd", flags),
-				   .infos = openat(p->proc_fd, "fdinfo", flags) };
-	if (ret->pidfd < 0 || ret->fds < 0 || ret->infos < 0)
-		return fail(errno, "pid %d: look at its descriptors", p->pid);
-	return 0;
-}
-
-/* What there is to see of a descriptor from outside. 0 or -errno, not reported. */
-static int probe_fd(struct fd_probe *p, const struct fd_places *at)
-{
-	char name[TEXT_DEC_MAX];
-
-	p->info_dir = at->infos;
-	text_put_dec(name, p->fd);
-	ssize_t len = read_link_at(at->fds, name, p->link, sizeof(p->link));
-	if (len < 0)
-		return len;
-	/* Of a copy that is half as dear as by the path. */
-	p->copy = syscall(SYS_pidfd_getfd, at->pidfd, p->fd, 0);
-	if (p->copy < 0 ? fstatat(at->fds, name, &p->st, 0) < 0 : fstat(p->copy, &p->st) < 0)
-		return -errno;
-	int rc = read_info(p);
-	if (rc == 0 && p->info.flags & O_PATH) {
-		own_close(&p->copy); /* it can do nothing */
-		p->copy = -1;
-	}
-	return rc;
-}
-
-uint32_t probe_flags(const struct fd_probe *p)
-{
-	return p->info.flags & ~O_CLOEXEC;
-}
-
 ino_t files_inode(const struct dump *d, uint32_t id)
 {
 	return d->file_table->inodes[id - 1];
@@ -271,34 +151,38 @@ static int add_description(struct dump *d, struct fd_probe *p, struct known_file
 	return dump_description(d, p, f->entry);
 }
 
-static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct fd_places *at)
+static int collect_probe(struct dump *d, struct fd_probe *p, const struct fd_places *at)
 {
-	autoprobe struct fd_probe p;
-
-	p.task = t;
-	p.fd = fd;
-	p.copy = -1;
-	p.lines = NULL; /* the rest is filled in; its room for a link is large */
-	p.lines_size = 0;
-	int rc = probe_fd(&p, at);
+	struct dump_task *t = p->task;
+	int rc = probe_fd(d, p, at);
 	if (rc < 0)
-		return probe_failed(&p, rc);
+		return rc;
 	struct known_file *f = arena_new(&d->arena, struct known_file);
-	*f = (struct known_file){ p.st.st_dev, p.st.st_ino, t->process->pid, fd, d, NULL };
+	*f = (struct known_file){ p->st.st_dev, p->st.st_ino, t->process->pid, p->fd, d, NULL };
 	struct known_file **found = tsearch(f, &table(d)->files, compare_files);
 	if (!found)
-		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, fd);
+		return fail(ENOMEM, "pid %d fd %d: remember it", t->process->pid, p->fd);
 	if (*found == f)
-		rc = add_description(d, &p, f);
+		rc = add_description(d, p, f);
 	if (rc < 0)
 		return rc;
 	FdinfoEntry *e = MESSAGE(&d->arena, FdinfoEntry, fdinfo_entry);
 	e->id = (*found)->entry->id;
 	e->type = (*found)->entry->type;
-	e->fd = fd;
-	e->flags = p.info.flags & O_CLOEXEC ? FD_CLOEXEC : 0;
+	e->fd = p->fd;
+	e->flags = p->info.flags & O_CLOEXEC ? FD_CLOEXEC : 0;
 	*ARENA_PUSH(&d->arena, t->fds, t->n_fds) = e;
-	return locks_collect(d, &p, e->id);
+	if (p->is_flag_unknown)
+		*ARENA_PUSH(&d->arena, t->unasked_fds, t->n_unasked_fds) = e;
+	return locks_collect(d, p, e->id);
+}
+
+static int collect_fd(struct dump *d, struct dump_task *t, int fd, const struct fd_places *at)
+{
+	autoprobe struct fd_probe p;
+
+	(void)probe_begin(&p, t, fd, at);
+	return collect_probe(d, &p, at);
 }
 
 int files_dump_fd(struct dump *d, pid_t pid, int fd)
@@ -341,10 +225,12 @@ int files_keep_fd(struct dump *d, int fd)
 int files_add_own(struct dump *d, int fd, uint32_t *ret_id)
 {
 	struct dump_task *t = own_task(d);
-	autoplaces struct fd_places at = { -1, -1, -1 };
+	autoplaces struct fd_places at = { -1, -1, -1, -1, 0 };
 
 	*ARENA_PUSH(&d->arena, d->own_fds, d->n_own_fds) = fd;
-	int rc = t ? open_places(t->process, &at) : -errno;
+	int rc = t ? fd_places_open(t->process, &at) : -errno;
+
+	at.n = 1; /* of interest */
 	if (rc == 0)
 		rc = collect_fd(d, t, fd, &at);
 	if (rc == 0)
@@ -377,6 +263,46 @@ static const struct dump_task *owner_of_table(const struct dump *d, const struct
 	return t;
 }
 
+/*
+ * To list them the kernel makes an inode for each. They mostly have all numbers from 0 on: who
+ * knows how many there are need not list them. *ret_next: those below are done.
+ */
+static int collect_by_number(struct dump *d, struct dump_task *t, const struct fd_places *at,
+			     int *ret_next)
+{
+	size_t found = 0;
+
+	for (size_t fd = 0; found < at->n && fd < 2 * at->n; fd++) {
+		autoprobe struct fd_probe p;
+
+		bool is_there = probe_begin(&p, t, fd, at);
+		if (is_there && p.copy < 0)
+			return 0; /* no copies are to be had here, so this tells nothing */
+		*ret_next = fd + 1;
+		if (!is_there)
+			continue;
+		int rc = collect_probe(d, &p, at);
+		if (rc < 0)
+			return rc;
+		found++;
+	}
+	return 0;
+}
+
+static int collect_listed(struct dump *d, struct dump_task *t, struct fd_places *at, int first)
+{
+	size_t n;
+	int *fds, rc = proc_numbers(t->process->proc_fd, "fd", &d->arena, &fds, &n);
+
+	if (rc < 0)
+		return fail(-rc, "pid %d: list its descriptors", t->process->pid);
+	at->n = n;
+	for (size_t i = 0; i < n && rc == 0; i++)
+		if (fds[i] >= first)
+			rc = collect_fd(d, t, fds[i], at);
+	return rc;
+}
+
 int files_collect_task(struct dump *d, struct dump_task *t)
 {
 	const struct dump_task *owner = owner_of_table(d, t);
@@ -386,15 +312,39 @@ int files_collect_task(struct dump *d, struct dump_task *t)
 		t->n_fds = owner->n_fds;
 		return 0;
 	}
-	size_t n;
-	int *fds, rc = proc_numbers(t->process->proc_fd, "fd", &d->arena, &fds, &n);
+	autoplaces struct fd_places at = { -1, -1, -1, -1, 0 };
+	int next = 0, rc = fd_places_open(t->process, &at);
 
-	if (rc < 0)
-		return fail(-rc, "pid %d: list its descriptors", t->process->pid);
-	autoplaces struct fd_places at = { -1, -1, -1 };
-	rc = open_places(t->process, &at);
+	if (rc == 0 && at.n >= FD_PLACES_MANY)
+		rc = collect_by_number(d, t, &at, &next);
+	if (rc == 0 && (!at.n || t->n_fds < at.n))
+		rc = collect_listed(d, t, &at, next);
+	return rc;
+}
+
+#define ASKED_AT_ONCE 512
+
+static int ask(struct dump_task *t, FdinfoEntry *const *fds, size_t n)
+{
+	struct program p;
+	int rc = program_begin(&p, &t->in.worker, n);
+
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = collect_fd(d, t, fds[i], &at);
+		CALL(&p, "read a descriptor's flags", SYS_fcntl, fds[i]->fd, F_GETFD);
+	if (rc == 0)
+		rc = program_run(&p);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		fds[i]->flags = p.calls[i].ret;
+	program_end(&p);
+	return rc;
+}
+
+int files_ask_task(struct dump_task *t)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < t->n_unasked_fds && rc == 0; i += ASKED_AT_ONCE)
+		rc = ask(t, t->unasked_fds + i, min(t->n_unasked_fds - i, (size_t)ASKED_AT_ONCE));
 	return rc;
 }
 

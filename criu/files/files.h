@@ -10,6 +10,7 @@
 
 #include "model/dump.h"
 #include "model/restore.h"
+#include "proc/text.h"
 
 /* A descriptor of a task that is being looked at. */
 struct fd_probe {
@@ -18,10 +19,13 @@ struct fd_probe {
 	int info_dir; /* /proc/PID/fdinfo */
 	int copy;     /* criu's own descriptor of the same description; -1 where there is none */
 	struct stat st;
+	uint32_t fs_type; /* of a regular file or directory that there is a copy of; or 0 */
 	struct proc_fdinfo info;
 	char *lines; /* of fdinfo, each ended by a zero byte */
 	size_t lines_size;
-	char link[4200]; /* of /proc/PID/fd/N */
+	bool is_flag_unknown;	 /* O_CLOEXEC in info.flags; that of the descriptor */
+	char name[TEXT_DEC_MAX]; /* the number */
+	char link[4200];	 /* of /proc/PID/fd/N */
 };
 
 /* The next line of fdinfo that is `name: value`, after line (NULL: from the first). NULL: none. */
@@ -84,6 +88,9 @@ int files_check_options(const struct options *o);
 
 /* Collects the descriptors of a task; descriptions that tasks share are found by kcmp(2). */
 int files_collect_task(struct dump *d, struct dump_task *t);
+
+/* Asks a task in the stub what was not to be seen of its descriptors from outside. 0 or -errno. */
+int files_ask_task(struct dump_task *t);
 
 /* Collects working directory, root and umask. */
 int files_collect_fs(struct dump *d, struct dump_task *t);

@@ -10,14 +10,17 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/own.h"
 #include "files/locks.h"
+#include "kernel/abi.h"
 #include "proc/text.h"
 
 /* file_lock_entry.flag: numbers of the image format, not the kernel's */
@@ -179,6 +182,75 @@ int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
 			add(d, p, &l, file_id);
 	}
 	return 0;
+}
+
+/* ---- those of the whole system ---- */
+
+struct locked_inodes {
+	bool are_known;
+	uint64_t *inodes; /* sorted */
+	size_t n;
+};
+
+/* `1: POSIX  ADVISORY  READ 714 00:1e:12345 0 EOF`; the words are one more where it waits (`->`).
+ */
+uint64_t locks_inode_of_line(const char *line)
+{
+	const char *word;
+	uint64_t ino;
+	size_t len, n = 6;
+
+	for (size_t i = 0; i < n; i++) {
+		word = next_word(&line, &len);
+		n += i == 1 && is_word(word, len, "->");
+	}
+	const char *colon = memrchr(word, ':', len);
+	return colon && text_dec(colon + 1, &ino) == word + len ? ino : 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/*
+ * In another pid namespace than init's the kernel leaves out locks whose taker has ended or is
+ * not in it.
+ */
+static bool read_inodes(struct dump *d, struct locked_inodes *l)
+{
+	char link[NS_LINK_MAX];
+	autofree char *text = NULL;
+
+	if (read_link_at(AT_FDCWD, "/proc/self/ns/pid", link, sizeof(link)) < 0 ||
+	    strcmp(link, ABI_INIT_PID_NS) || read_file_at(AT_FDCWD, "/proc/locks", &text) < 0)
+		return false;
+	char *rest = text;
+	for (char *line; (line = strsep(&rest, "\n"));) {
+		uint64_t ino = *line ? locks_inode_of_line(line) : 0;
+
+		if (*line && !ino)
+			return false;
+		if (ino)
+			*ARENA_PUSH(&d->arena, l->inodes, l->n) = ino;
+	}
+	if (l->n)
+		qsort(l->inodes, l->n, sizeof(*l->inodes), by_number);
+	return true;
+}
+
+bool locks_may_be_on(struct dump *d, ino_t ino)
+{
+	const uint64_t key = ino;
+
+	if (!d->locked) {
+		d->locked = arena_new(&d->arena, struct locked_inodes);
+		d->locked->are_known = read_inodes(d, d->locked);
+	}
+	const struct locked_inodes *l = d->locked;
+	return !l->are_known || (l->n && bsearch(&key, l->inodes, l->n, sizeof(key), by_number));
 }
 
 bool locks_have_lease(const struct dump *d, const struct stat *st)

@@ -252,3 +252,24 @@ TEST(locks, what_is_no_line_of_a_lock_is_refused)
 			       "pid 714 fd 3: unknown line of fdinfo: lock:");
 	}
 }
+
+TEST(locks, the_inode_of_a_line_is_found)
+{
+	static const struct {
+		const char *line;
+		uint64_t inode;
+	} lines[] = {
+		{ "1: POSIX  ADVISORY  WRITE 714 00:1e:12345 0 EOF", 12345 },
+		{ "31: -> FLOCK  ADVISORY  WRITE 714 fe:00:18446744073709551615 0 EOF",
+		  UINT64_MAX },
+		{ "2: LEASE  BREAKING  UNLCK 7 08:01:9 0 EOF", 9 },
+		{ "3: OFDLCK ADVISORY  READ -1 00:0d:77 5 9", 77 },
+		{ "4: FLOCK  ADVISORY  WRITE 714 <none>:0 0 EOF", 0 },
+		{ "5: FLOCK  ADVISORY  WRITE 714", 0 },
+		{ "6: FLOCK  ADVISORY  WRITE 714 00:1e:12x 0 EOF", 0 },
+		{ "", 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+		ASSERT_EQ(locks_inode_of_line(lines[i].line), lines[i].inode);
+}

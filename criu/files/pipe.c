@@ -35,7 +35,6 @@ struct dump_pipe {
 	pid_t pid;
 	int fd;
 	uint32_t flags;
-	bool is_alone; /* the other end has no description at all */
 	uint32_t size, bytes;
 	PipeEntry *entry; /* NULL: a fifo */
 };
@@ -52,25 +51,30 @@ static bool is_fifo(const struct fd_probe *p)
 	return S_ISFIFO(p->st.st_mode) && !(p->info.flags & O_PATH);
 }
 
+/* The ends of a pipe mostly come one after the other: the second has nothing new to tell. */
 static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e)
 {
-	struct pollfd poll_fd = { .fd = p->copy };
-	struct dump_pipe *pipe = ARENA_PUSH(&d->arena, d->pipes, d->n_pipes);
-	int bytes = 0;
-	int size = fcntl(p->copy, F_GETPIPE_SZ);
+	const struct dump_pipe *last = d->n_pipes ? &d->pipes[d->n_pipes - 1] : NULL;
+	struct dump_pipe pipe = { .ino = p->st.st_ino,
+				  .is_fifo = !e,
+				  .entry = e,
+				  .pid = p->task->process->pid,
+				  .fd = p->fd,
+				  .flags = probe_flags(p) };
 
-	if (size < 0 || poll(&poll_fd, 1, 0) < 0 || ioctl(p->copy, FIONREAD, &bytes) < 0)
-		dump_block(d, "pid %d fd %d: %s: look into the pipe: %s", p->task->process->pid,
-			   p->fd, p->link, strerror(errno));
-	*pipe = (struct dump_pipe){ .ino = p->st.st_ino,
-				    .is_fifo = !e,
-				    .entry = e,
-				    .pid = p->task->process->pid,
-				    .fd = p->fd,
-				    .flags = probe_flags(p),
-				    .is_alone = poll_fd.revents & (POLLHUP | POLLERR),
-				    .size = max(size, 0),
-				    .bytes = bytes };
+	if (last && last->ino == pipe.ino && last->is_fifo == pipe.is_fifo) {
+		pipe.size = last->size;
+		pipe.bytes = last->bytes;
+	} else {
+		int bytes = 0, size = fcntl(p->copy, F_GETPIPE_SZ);
+
+		if (size < 0 || ioctl(p->copy, FIONREAD, &bytes) < 0)
+			dump_block(d, "pid %d fd %d: %s: look into the pipe: %s", pipe.pid, p->fd,
+				   p->link, strerror(errno));
+		pipe.size = max(size, 0);
+		pipe.bytes = bytes;
+	}
+	*ARENA_PUSH(&d->arena, d->pipes, d->n_pipes) = pipe;
 }
 
 static int no_copy(const struct fd_probe *p)
@@ -134,6 +138,17 @@ static bool has_end(const struct dump_pipe *from, const struct dump_pipe *to, ui
 	return false;
 }
 
+/* Has the other end no description at all? */
+static bool is_alone(struct dump *d, const struct dump_pipe *p)
+{
+	autoclose int fd = files_dump_fd(d, p->pid, p->fd);
+
+	if (fd < 0)
+		dump_block(d, "pid %d fd %d: look at the other end of the pipe: %s", p->pid, p->fd,
+			   strerror(-fd));
+	return fd >= 0 && (shows_event(fd, POLLHUP) || shows_event(fd, POLLERR));
+}
+
 void pipes_check_ends(struct dump *d)
 {
 	if (d->n_pipes)
@@ -144,7 +159,7 @@ void pipes_check_ends(struct dump *d)
 		end = same_pipe(d, i);
 		bool has_both = has_end(p, d->pipes + end, O_RDONLY) &&
 				has_end(p, d->pipes + end, O_WRONLY);
-		if (has_both || p->is_alone || p->is_fifo)
+		if (has_both || p->is_fifo || is_alone(d, p))
 			continue;
 		d->pipes[i].entry->has_peer_outside = d->pipes[i].entry->peer_outside = true;
 		warn("pid %d fd %d: the other end of pipe:[%lu] is outside of the tree; to connect "

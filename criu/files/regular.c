@@ -39,9 +39,7 @@ static bool is_plain_device(const struct stat *st)
 /* It looks like a file that may be deleted. */
 static bool is_posix_queue(const struct fd_probe *p)
 {
-	struct statfs fs;
-
-	return p->copy >= 0 && fstatfs(p->copy, &fs) == 0 && fs.f_type == ABI_MQUEUE_MAGIC;
+	return p->fs_type == ABI_MQUEUE_MAGIC;
 }
 
 static bool regular_match(const struct fd_probe *p)

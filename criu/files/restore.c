@@ -316,54 +316,81 @@ static void add_directories(struct restore *r, const FsEntry *fs, struct program
 		CALL(p, "set the umask", SYS_umask, fs->umask);
 }
 
+#define TAKEN_AT_ONCE 20
+
+/* Descriptors of criu that a task takes by the same calls. */
+struct taking {
+	struct program *p;
+	int numbers[TAKEN_AT_ONCE];
+	size_t n;
+};
+
+static void close_result(struct program *p, const char *label, const struct call *opened)
+{
+	call_use(p, CALL(p, label, SYS_close, 0), 0, opened);
+}
+
 /*
  * What criu opened after the task was born: the task takes it from criu, to the number that was
  * kept for it.
  */
-static void take_late(struct restore *r, struct program *p, int number)
+static void take_late(const struct restore *r, struct taking *t)
 {
-	program_reserve(p, 5);
+	struct program *p = t->p;
+
+	if (!t->n)
+		return;
+	program_reserve(p, 2 + 3 * t->n);
 	struct call *criu = CALL(p, "open criu", SYS_pidfd_open, r->engine.tid, 0);
-	struct call *get = CALL(p, "take a descriptor from criu", SYS_pidfd_getfd, 0, number, 0);
-	call_use(p, get, 0, criu);
-	struct call *move = CALL(p, "keep it", SYS_dup3, 0, number, O_CLOEXEC);
-	call_use(p, move, 0, get);
-	struct call *close = CALL(p, "close its first number", SYS_close, 0);
-	call_use(p, close, 0, get);
-	close = CALL(p, "close criu", SYS_close, 0);
-	call_use(p, close, 0, criu);
+	for (size_t i = 0; i < t->n; i++) {
+		int number = t->numbers[i];
+		struct call *get =
+			CALL(p, "take a descriptor from criu", SYS_pidfd_getfd, 0, number, 0);
+
+		call_use(p, get, 0, criu);
+		call_use(p, CALL(p, "keep it", SYS_dup3, 0, number, O_CLOEXEC), 0, get);
+		close_result(p, "close its first number", get);
+	}
+	close_result(p, "close criu", criu);
+	t->n = 0;
 }
 
-static void add_late_id(struct restore *r, uint32_t id, struct program *p)
+static void add_late_id(struct restore *r, uint32_t id, struct taking *t)
 {
 	int k = snapshot_file(&r->snapshot, id);
 
-	if (k >= 0 && r->file_is_late[k])
-		take_late(r, p, r->file_fds[k]);
+	if (k < 0 || !r->file_is_late[k])
+		return;
+	t->numbers[t->n++] = r->file_fds[k];
+	if (t->n == TAKEN_AT_ONCE)
+		take_late(r, t);
 }
 
 /* What an epoll watches under a number that the task itself has not. */
-static void add_late_targets(struct restore *r, uint32_t epoll, struct program *p)
+static void add_late_targets(struct restore *r, uint32_t epoll, struct taking *t)
 {
 	int k = snapshot_file(&r->snapshot, epoll);
 	const EventpollFileEntry *e = r->snapshot.files[k]->epfd;
 
 	for (size_t i = 0; i < e->n_tfd; i++)
 		if (e->tfd[i]->has_file_id)
-			add_late_id(r, e->tfd[i]->file_id, p);
+			add_late_id(r, e->tfd[i]->file_id, t);
 }
 
 static void add_late(struct restore *r, const struct restore_task *t, struct program *p)
 {
+	struct taking late = { .p = p };
+
 	for (size_t i = 0; i < t->image->n_fds; i++) {
 		const FdinfoEntry *fd = t->image->fds[i];
 
-		add_late_id(r, fd->id, p);
+		add_late_id(r, fd->id, &late);
 		if (fd->type == FD_TYPES__EVENTPOLL)
-			add_late_targets(r, fd->id, p);
+			add_late_targets(r, fd->id, &late);
 	}
-	add_late_id(r, t->image->fs->cwd_id, p);
-	add_late_id(r, t->image->fs->root_id, p);
+	add_late_id(r, t->image->fs->cwd_id, &late);
+	add_late_id(r, t->image->fs->root_id, &late);
+	take_late(r, &late);
 }
 
 /* Of each description that asks for it, the first task that has it does the work. */

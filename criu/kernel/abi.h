@@ -19,6 +19,12 @@
 /* No header has it. */
 #define ABI_MQUEUE_MAGIC 0x19800202
 
+/* Of init's pid namespace: PROC_PID_INIT_INO of the kernel. */
+#define ABI_INIT_PID_NS "pid:[4026531836]"
+
+/* Linux 5.8 */
+#define ABI_STATX_MNT_ID 0x1000
+
 /* Linux 4.4, 4.16 */
 #define ABI_PTRACE_GET_THREAD_AREA 25
 #define ABI_PTRACE_SET_THREAD_AREA 26

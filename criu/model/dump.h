@@ -74,6 +74,8 @@ struct dump_task {
 	FsEntry *fs;
 	FdinfoEntry **fds;
 	size_t n_fds;
+	FdinfoEntry **unasked_fds; /* those whose close-on-exec flag only the task can tell */
+	size_t n_unasked_fds;
 	struct saved_pages pages;
 	struct copy copy;      /* of its memory, if the tree goes on while that is written */
 	int pidfd;	       /* of the process that has a copy */
@@ -130,6 +132,13 @@ struct dump {
 	size_t n_own_fds;
 	struct dump_lock *locks;
 	size_t n_locks;
+	struct file_system {
+		dev_t dev;
+		uint32_t type;
+	} * file_systems; /* of files that were looked at */
+	size_t n_file_systems;
+	dev_t pipefs;		      /* of all pipes; 0: not known yet */
+	struct locked_inodes *locked; /* of the whole system (files/locks.c) */
 	SeccompFilter **seccomp_filters;
 	size_t n_seccomp_filters;
 	uint32_t last_pages_id;

@@ -76,11 +76,13 @@ static int close_pairs(const struct author *a, int (*theirs)[2], size_t n)
 
 static int take_pairs(const struct author *a, int (*theirs)[2], int (*fds)[2], size_t n)
 {
+	autoclose int pidfd = syscall(SYS_pidfd_open, a->task->pid, 0);
+
 	for (size_t i = 0; i < n; i++)
 		for (int k = 0; k < 2; k++) {
-			fds[i][k] = copy_fd_of(a->task->pid, theirs[i][k]);
+			fds[i][k] = syscall(SYS_pidfd_getfd, pidfd, theirs[i][k], 0);
 			if (fds[i][k] < 0)
-				return fail(-fds[i][k], "pid %d: take a socket that it made",
+				return fail(errno, "pid %d: take a socket that it made",
 					    a->task->pid);
 		}
 	return 0;
