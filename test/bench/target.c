@@ -7,6 +7,8 @@
  *                                   are made in the working directory
  *   target fork - N                 forks and reaps so many processes, prints microseconds
  *   target map - N                  makes and touches so many mappings, prints microseconds
+ *   target openclose DIRECTORY N    opens and closes the files of `target files N`, prints microseconds
+ *   target pipeclose - N            makes and closes pipes as `target pipes N` does, prints microseconds
  *   target pwrite FILE MIB          writes memory to a file, prints microseconds
  *   target pwritehuge FILE MIB      the same from huge pages
  *   target pread FILE MIB           reads it into fresh memory, prints microseconds
@@ -183,6 +185,20 @@ static void open_pairs(int n)
 	}
 }
 
+/* What was opened before keeps its number. */
+static void open_and_close(void (*open_all)(int n), int n)
+{
+	int first = dup(0);
+
+	need(first, "dup");
+	need(close(first), "close");
+	uint64_t start = now_us();
+	open_all(n);
+	for (int fd = first; close(fd) == 0; fd++)
+		;
+	printf("%lu\n", (unsigned long)(now_us() - start));
+}
+
 /* 64 KiB for the smallest. */
 static void write_memory(int mib)
 {
@@ -237,6 +253,12 @@ int main(int argc, char **argv)
 		map(atoi(argv[3]));
 	else if (argc == 4 && !strcmp(argv[1], "fork"))
 		fork_and_reap(atoi(argv[3]));
+	else if (argc == 4 && !strcmp(argv[1], "pipeclose"))
+		open_and_close(open_pipes, atoi(argv[3]));
+	else if (argc == 4 && !strcmp(argv[1], "openclose")) {
+		need(chdir(argv[2]), argv[2]);
+		open_and_close(open_files, atoi(argv[3]));
+	}
 	for (size_t i = 0; argc == 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (strcmp(argv[1], kinds[i].name))
 			continue;
