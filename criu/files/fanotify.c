@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fanotify.h>
@@ -19,6 +18,7 @@
 #include "files/classes.h"
 #include "files/files.h"
 #include "files/watch.h"
+#include "proc/mounts.h"
 #include "proc/text.h"
 
 #define PERMISSION_CLASSES (FAN_CLASS_CONTENT | FAN_CLASS_PRE_CONTENT)
@@ -28,19 +28,18 @@ static bool fanotify_match(const struct fd_probe *p)
 	return !strcmp(p->link, "anon_inode:[fanotify]");
 }
 
-static const char *mount_point(struct dump *d, unsigned mnt_id)
+static const char *mount_point(struct dump *d, uint64_t mnt_id)
 {
 	autofree char *text = NULL;
 
 	if (read_file_at(AT_FDCWD, "/proc/self/mountinfo", &text) < 0)
 		return NULL;
 	for (char *line = text, *next; line && *line; line = next) {
-		char point[PATH_MAX];
-		unsigned id;
+		struct proc_mount m;
 
 		next = text_cut_line(line);
-		if (sscanf(line, "%u %*d %*s %*s %4095s", &id, point) == 2 && id == mnt_id)
-			return arena_strdup(&d->arena, point);
+		if (proc_mount_parse(line, &m) && (uint64_t)m.id == mnt_id)
+			return arena_strdup(&d->arena, m.point);
 	}
 	return NULL;
 }

@@ -345,18 +345,20 @@ static int set_state(int fd, const TunfileEntry *t)
 	return 0;
 }
 
+/* Other devices do things when they are opened: it is looked at before. */
 static int open_device(const TunfileEntry *t, uint32_t flags)
 {
 	const char *path = t->path ? t->path : DEVICE_PATH;
-	autoclose int fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	autoclose int place = open(path, O_PATH | O_CLOEXEC);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fail(errno, "tun %#x: open %s", t->id, path);
+	if (place < 0 || fstat(place, &st) < 0)
+		return fail(errno, "tun %#x: look at %s", t->id, path);
 	if (!is_device(&st))
 		return refuse(ENODEV, "tun %#x: %s is not the device of TUN and TAP (%d:%d)", t->id,
 			      path, DEVICE_MAJOR, DEVICE_MINOR);
-	return take_fd(&fd);
+	int fd = file_reopen(place, (flags & O_ACCMODE) | O_NONBLOCK);
+	return fd < 0 ? fail(-fd, "tun %#x: open %s", t->id, path) : fd;
 }
 
 /* All that needs an interface. */

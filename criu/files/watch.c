@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/watch.h"
+#include "proc/mounts.h"
 #include "proc/text.h"
 
 #define HANDLE_BYTES 128
@@ -87,14 +88,12 @@ static int open_handle(dev_t dev, const FhEntry *e)
 	if (len < 0)
 		return len;
 	for (char *line = text, *next; line && *line; line = next) {
-		unsigned major, minor;
-		char point[PATH_MAX];
+		struct proc_mount m;
 
 		next = text_cut_line(line);
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, point) != 3 ||
-		    makedev(major, minor) != dev)
+		if (!proc_mount_parse(line, &m) || m.dev != dev)
 			continue;
-		autoclose int mount = open(point, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		autoclose int mount = open(m.point, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		int fd = mount < 0 ? -1 : open_by_handle_at(mount, &h.head, O_PATH | O_CLOEXEC);
 		if (fd >= 0)
 			return fd;
