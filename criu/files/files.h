@@ -50,6 +50,8 @@ struct file_class {
 	int (*open)(struct restore *r, const FileEntry *e);
 	/* True if that can only be done when the processes exist. NULL: never. */
 	bool (*is_late)(const struct restore *r, const FileEntry *e);
+	/* True if it has to be opened after all others. NULL: never. */
+	bool (*is_last)(const FileEntry *e);
 	/* Adds to the program of the first task that has it, before descriptors are in place. */
 	void (*in_task)(struct restore *r, struct restore_task *t, const FileEntry *e,
 			struct program *p);

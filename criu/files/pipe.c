@@ -26,6 +26,7 @@
 #include "files/pipe.h"
 #include "files/regular.h"
 
+#define BUFFER_SIZE	4096
 #define O_LARGEFILE_BIT 0100000 /* the C library has 0 for it where it is always on */
 
 /* One description of a pipe, at dump. */
@@ -37,6 +38,7 @@ struct dump_pipe {
 	uint32_t flags;
 	uint32_t size, bytes;
 	PipeEntry *entry; /* NULL: a fifo */
+	FifoEntry *fifo;  /* NULL: a pipe */
 };
 
 /* ---- dump ---- */
@@ -52,12 +54,13 @@ static bool is_fifo(const struct fd_probe *p)
 }
 
 /* The ends of a pipe mostly come one after the other: the second has nothing new to tell. */
-static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e)
+static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e, FifoEntry *fifo)
 {
 	const struct dump_pipe *last = d->n_pipes ? &d->pipes[d->n_pipes - 1] : NULL;
 	struct dump_pipe pipe = { .ino = p->st.st_ino,
 				  .is_fifo = !e,
 				  .entry = e,
+				  .fifo = fifo,
 				  .pid = p->task->process->pid,
 				  .fd = p->fd,
 				  .flags = probe_flags(p) };
@@ -93,7 +96,7 @@ static int pipe_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	e->pipe->pipe_id = p->st.st_ino;
 	e->pipe->flags = probe_flags(p);
 	e->pipe->fown = fown_read(d, p);
-	note_pipe(d, p, e->pipe);
+	note_pipe(d, p, e->pipe, NULL);
 	return 0;
 }
 
@@ -108,7 +111,7 @@ static int fifo_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	e->fifo->pipe_id = p->st.st_ino;
 	e->fifo->has_regf_id = true;
 	e->fifo->regf_id = file->id;
-	note_pipe(d, p, NULL);
+	note_pipe(d, p, NULL, e->fifo);
 	return regular_dump(d, p, file);
 }
 
@@ -138,8 +141,8 @@ static bool has_end(const struct dump_pipe *from, const struct dump_pipe *to, ui
 	return false;
 }
 
-/* Has the other end no description at all? */
-static bool is_alone(struct dump *d, const struct dump_pipe *p)
+/* Has the other end no description at all, and had one? */
+static bool is_hung_up(struct dump *d, const struct dump_pipe *p)
 {
 	autoclose int fd = files_dump_fd(d, p->pid, p->fd);
 
@@ -149,22 +152,37 @@ static bool is_alone(struct dump *d, const struct dump_pipe *p)
 	return fd >= 0 && (shows_event(fd, POLLHUP) || shows_event(fd, POLLERR));
 }
 
+static void check_pipe(struct dump *d, const struct dump_pipe *p)
+{
+	if (is_hung_up(d, p))
+		return;
+	p->entry->has_peer_outside = p->entry->peer_outside = true;
+	warn("pid %d fd %d: the other end of pipe:[%lu] is outside of the tree; to connect "
+	     "it at restore give --inherit-fd 'fd[N]:pipe:[%lu]' with N open on a new pipe",
+	     p->pid, p->fd, (unsigned long)p->ino, (unsigned long)p->ino);
+}
+
+/* Who opens a fifo for reading before anybody writes sees no end until a writer has come and gone.
+ */
+static void check_fifo(struct dump *d, const struct dump_pipe *from, const struct dump_pipe *to)
+{
+	for (const struct dump_pipe *p = from; p < to && !has_end(from, to, O_WRONLY); p++)
+		p->fifo->has_no_hangup = p->fifo->no_hangup = !is_hung_up(d, p);
+}
+
 void pipes_check_ends(struct dump *d)
 {
 	if (d->n_pipes)
 		qsort(d->pipes, d->n_pipes, sizeof(*d->pipes), by_pipe);
 	for (size_t i = 0, end; i < d->n_pipes; i = end) {
-		const struct dump_pipe *p = &d->pipes[i];
+		const struct dump_pipe *p = &d->pipes[i], *last;
 
 		end = same_pipe(d, i);
-		bool has_both = has_end(p, d->pipes + end, O_RDONLY) &&
-				has_end(p, d->pipes + end, O_WRONLY);
-		if (has_both || p->is_fifo || is_alone(d, p))
-			continue;
-		d->pipes[i].entry->has_peer_outside = d->pipes[i].entry->peer_outside = true;
-		warn("pid %d fd %d: the other end of pipe:[%lu] is outside of the tree; to connect "
-		     "it at restore give --inherit-fd 'fd[N]:pipe:[%lu]' with N open on a new pipe",
-		     p->pid, p->fd, (unsigned long)p->ino, (unsigned long)p->ino);
+		last = d->pipes + end;
+		if (p->is_fifo)
+			check_fifo(d, p, last);
+		else if (!has_end(p, last, O_RDONLY) || !has_end(p, last, O_WRONLY))
+			check_pipe(d, p);
 	}
 }
 
@@ -240,8 +258,71 @@ static int copy_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe
 	return n < 0 && errno != EAGAIN ? -errno : max(n, (ssize_t)0);
 }
 
-static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe *own,
-		      bool has_packets, struct image_out *out)
+/* The end of the first description that can write to it; -1: there is none. */
+static int open_for_writing(struct dump *d, const struct dump_pipe *from,
+			    const struct dump_pipe *to)
+{
+	for (; from < to; from++)
+		if ((from->flags & O_ACCMODE) != O_RDONLY)
+			return files_dump_fd(d, from->pid, from->fd);
+	return -1;
+}
+
+/*
+ * A pipe has a buffer for each page of its size, and is full when all hold something, be it a
+ * byte. Would its bytes leave some free if they were written at once, while now none is?
+ */
+static bool is_full_before_time(struct dump *d, const struct dump_pipe *from,
+				const struct dump_pipe *to)
+{
+	uint32_t buffers = from->size / BUFFER_SIZE;
+
+	if (from->bytes < buffers || from->bytes > (buffers - 1) * BUFFER_SIZE)
+		return false;
+	autoclose int fd = open_for_writing(d, from, to);
+	return fd >= 0 && !shows_event(fd, POLLOUT);
+}
+
+/* The queue, in a pipe of ours, is taken out buffer by buffer: tee(2) copies one if there is room
+ * for one. */
+static int list_buffers(struct dump *d, int from, PipeDataEntry *e)
+{
+	autopipe struct own_pipe one = { .fd = { -1, -1 } };
+	uint8_t bytes[BUFFER_SIZE];
+	int rc = fit_pipe(&one, BUFFER_SIZE);
+
+	for (uint32_t have = 0; have < e->bytes && rc == 0; have += e->buffers[e->n_buffers - 1]) {
+		ssize_t n = tee(from, one.fd[1], INT32_MAX, SPLICE_F_NONBLOCK);
+
+		if (n <= 0 || n > (ssize_t)sizeof(bytes))
+			return n < 0 ? -errno : -EIO;
+		*ARENA_PUSH(&d->arena, e->buffers, e->n_buffers) = n;
+		if (read(one.fd[0], bytes, n) != n || read(from, bytes, n) != n)
+			rc = -EIO;
+	}
+	return rc;
+}
+
+/* The group is that of all descriptions of the pipe. */
+static int save_buffers(struct dump *d, const struct dump_pipe *from, const struct dump_pipe *to,
+			struct own_pipe *own, PipeDataEntry *e)
+{
+	if (!e->bytes || !is_full_before_time(d, from, to))
+		return 0;
+	int rc = copy_queue(d, from, own);
+	return rc < 0 ? rc : list_buffers(d, own->fd[0], e);
+}
+
+static bool has_packets(const struct dump_pipe *from, const struct dump_pipe *to)
+{
+	for (; from < to; from++)
+		if (from->flags & O_DIRECT)
+			return true;
+	return false;
+}
+
+static int save_queue(struct dump *d, const struct dump_pipe *p, const struct dump_pipe *end,
+		      struct own_pipe *own, struct image_out *out)
 {
 	PipeDataEntry *e = MESSAGE(&d->arena, PipeDataEntry, pipe_data_entry);
 	autofree uint8_t *data = NULL;
@@ -256,7 +337,9 @@ static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe
 			return fail(-rc, "pid %d fd %d: copy the queue of the pipe", p->pid, p->fd);
 		e->bytes = rc;
 		data = xmalloc(e->bytes + 1);
-		rc = read_copy(d, own->fd[0], e, data, has_packets);
+		rc = read_copy(d, own->fd[0], e, data, has_packets(p, end));
+		if (rc == 0)
+			rc = save_buffers(d, p, end, own, e);
 		if (rc < 0)
 			return fail(-rc, "pid %d fd %d: read the copy of the queue", p->pid, p->fd);
 	}
@@ -264,14 +347,6 @@ static int save_queue(struct dump *d, const struct dump_pipe *p, struct own_pipe
 	if (e->bytes)
 		memcpy(image_add_raw(out, e->bytes), data, e->bytes);
 	return 0;
-}
-
-static bool has_packets(const struct dump_pipe *from, const struct dump_pipe *to)
-{
-	for (; from < to; from++)
-		if (from->flags & O_DIRECT)
-			return true;
-	return false;
 }
 
 int pipes_save(struct dump *d)
@@ -287,7 +362,7 @@ int pipes_save(struct dump *d)
 		struct dump_pipe *p = &d->pipes[i];
 
 		end = same_pipe(d, i);
-		rc = save_queue(d, p, &own, has_packets(p, d->pipes + end), &out[p->is_fifo]);
+		rc = save_queue(d, p, d->pipes + end, &own, &out[p->is_fifo]);
 	}
 	for (int k = 0; k < 2; k++) {
 		if (rc < 0)
@@ -307,6 +382,7 @@ struct restore_pipe {
 	struct restore_pipe *next;
 	int end[2];	  /* for reading, for writing; -1: there is none as yet */
 	bool is_first[2]; /* nobody has it */
+	bool is_held;	  /* a fifo: end[0] is for both, so that no open waits for another */
 };
 
 static int put(int fd, const uint8_t *data, uint32_t len, bool is_packet)
@@ -334,6 +410,45 @@ static int put_record(int fd, const uint8_t *data, uint32_t len, bool is_last)
 	return rc < 0 || plain == len ? rc : put(fd, data + plain, len - plain, true);
 }
 
+/*
+ * A buffer of its own, which is no packet. To one that was written what is written next is added,
+ * packet or not, and so to one that was moved here, but not to a copy.
+ */
+static int put_buffer(const int through[2], int fd, const uint8_t *data, uint32_t len, bool is_last)
+{
+	uint8_t rest[BUFFER_SIZE];
+	ssize_t n = write(through[1], data, len);
+
+	if (n == (ssize_t)len && is_last)
+		n = splice(through[0], NULL, fd, NULL, len, SPLICE_F_NONBLOCK);
+	else if (n == (ssize_t)len && (n = tee(through[0], fd, len, SPLICE_F_NONBLOCK)) > 0)
+		n = read(through[0], rest, n);
+	return n < 0 ? -errno : n == (ssize_t)len ? 0 : -EAGAIN;
+}
+
+/* A packet is, or ends with, a buffer that is marked. */
+static int put_buffers(const struct snapshot_pipe *q, int fd)
+{
+	autopipe struct own_pipe through = { .fd = { -1, -1 } };
+	const PipeDataEntry *e = q->entry;
+	uint32_t pos = 0, packet = 0, packet_end = e->n_packets ? e->packets[0] : UINT32_MAX;
+	int rc = fit_pipe(&through, BUFFER_SIZE);
+
+	for (size_t i = 0; i < e->n_buffers && rc == 0; i++) {
+		uint32_t len = e->buffers[i];
+		bool is_marked = pos + len == packet_end &&
+				 (packet + 1 < e->n_packets || e->packets[packet] <= PIPE_BUF);
+
+		rc = is_marked ? put(fd, q->data + pos, len, true)
+			       : put_buffer(through.fd, fd, q->data + pos, len,
+					    i + 1 == e->n_buffers);
+		pos += len;
+		while (packet_end <= pos && ++packet < e->n_packets)
+			packet_end += e->packets[packet];
+	}
+	return rc;
+}
+
 static int fill(const struct snapshot_pipe *q, int fd)
 {
 	const PipeDataEntry *e = q->entry;
@@ -343,9 +458,11 @@ static int fill(const struct snapshot_pipe *q, int fd)
 		return fail(errno,
 			    "pipe %#x: set its capacity to %u (see /proc/sys/fs/pipe-max-size)",
 			    e->pipe_id, e->size);
-	if (!e->n_packets)
+	if (e->n_buffers)
+		rc = put_buffers(q, fd);
+	else if (!e->n_packets)
 		rc = put(fd, q->data, e->bytes, false);
-	for (uint32_t pos = 0, i = 0; i < e->n_packets && rc == 0; i++) {
+	for (uint32_t pos = 0, i = 0; i < e->n_packets && !e->n_buffers && rc == 0; i++) {
 		rc = put_record(fd, q->data + pos, e->packets[i], i + 1 == e->n_packets);
 		pos += e->packets[i];
 	}
@@ -463,7 +580,6 @@ static const RegFileEntry *file_of_fifo(const struct restore *r, const FileEntry
 	return i < 0 ? NULL : r->snapshot.files[i]->reg;
 }
 
-/* Held open for both until all are opened, so that no open waits for another. */
 static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEntry *file)
 {
 	const struct snapshot_pipe *q = snapshot_pipe(&r->snapshot, true, p->id);
@@ -471,10 +587,29 @@ static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEnt
 	p->end[0] = regular_open_part(r, file, O_RDWR | O_NONBLOCK);
 	if (p->end[0] < 0)
 		return p->end[0];
+	p->is_held = true;
 	struct stat st;
 	if (fstat(p->end[0], &st) < 0 || !S_ISFIFO(st.st_mode))
 		return refuse(EINVAL, "file %s: it was a fifo, and is none now", file->name);
 	return q ? fill(q, p->end[0]) : 0;
+}
+
+/* From now on nobody writes; what is in it stays. */
+static int leave_to_readers(struct restore_pipe *p)
+{
+	int fd = file_reopen(p->end[0], O_RDONLY | O_NONBLOCK);
+
+	if (fd < 0)
+		return fd;
+	(void)close(p->end[0]);
+	p->end[0] = fd;
+	p->is_held = false;
+	return 0;
+}
+
+static bool fifo_is_last(const FileEntry *e)
+{
+	return e->fifo && e->fifo->no_hangup;
 }
 
 static int fifo_open(struct restore *r, const FileEntry *e)
@@ -487,6 +622,11 @@ static int fifo_open(struct restore *r, const FileEntry *e)
 		int rc = hold_fifo(r, p, file);
 		if (rc < 0)
 			return rc;
+	}
+	if (e->fifo->no_hangup && p->is_held) {
+		int rc = leave_to_readers(p);
+		if (rc < 0)
+			return fail(-rc, "fifo %s: open for reading", file->name);
 	}
 	/* Through the descriptor: a deleted fifo has its name only for the first time. */
 	int fd = file_reopen(p->end[0], file->flags | O_NONBLOCK);
@@ -551,6 +691,7 @@ const struct file_class fifo_class = {
 	.has_part = fifo_has_part,
 	.check = fifo_check,
 	.open = fifo_open,
+	.is_last = fifo_is_last,
 	.fown = fifo_fown,
 	.flags = fifo_flags,
 };

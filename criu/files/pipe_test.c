@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "base/io.h"
 #include "base/own.h"
 #include "files/again_test.h"
 
@@ -148,6 +150,82 @@ TEST(pipe, packets_stay_apart)
 	expect_empty(from);
 	ASSERT(fcntl(again_fd(&p.again, p.end[1]), F_GETFL) & O_DIRECT);
 	again_end(&p.again);
+}
+
+/* Parts of one byte that are no packets: what is moved from another pipe stays apart. */
+static void fill_with_parts(int to, size_t n)
+{
+	int from[2];
+
+	ASSERT_OK(pipe(from));
+	for (size_t i = 0; i < n; i++) {
+		put(from[1], 1);
+		ASSERT_EQ(splice(from[0], NULL, to, NULL, 1, 0), 1);
+	}
+	close(from[0]);
+	close(from[1]);
+}
+
+TEST(pipe, one_that_is_full_of_little_is_full_again)
+{
+	struct pipe_again p;
+	char c[CAPACITY];
+
+	begin(&p, 0);
+	fill_with_parts(p.end[1], CAPACITY / 4096);
+	ASSERT(!shows_event(p.end[1], POLLOUT));
+	add_both(&p);
+	again_cycle(&p.again);
+	int to = again_fd(&p.again, p.end[1]);
+	ASSERT(!shows_event(to, POLLOUT));
+	ASSERT_EQ(read(again_fd(&p.again, p.end[0]), c, 3), 3);
+	ASSERT(shows_event(to, POLLOUT));
+	ASSERT_EQ(read(again_fd(&p.again, p.end[0]), c, sizeof(c)), CAPACITY / 4096 - 3);
+	again_end(&p.again);
+}
+
+TEST(pipe, one_that_is_full_of_packets_and_parts_is_full_again)
+{
+	struct pipe_again p;
+
+	begin(&p, O_DIRECT);
+	put(p.end[1], 10);
+	put(p.end[1], 20);
+	for (int k = 0; k < 2; k++)
+		ASSERT_OK(fcntl(p.end[k], F_SETFL, O_NONBLOCK));
+	fill_with_parts(p.end[1], CAPACITY / 4096 - 2);
+	ASSERT(!shows_event(p.end[1], POLLOUT));
+	add_both(&p);
+	again_cycle(&p.again);
+	ASSERT(!shows_event(again_fd(&p.again, p.end[1]), POLLOUT));
+	int from = again_fd(&p.again, p.end[0]);
+	expect(from, 10);
+	expect(from, 20);
+	again_end(&p.again);
+}
+
+/* Who opened it before anybody wrote, and who came later: only that one sees an end. */
+TEST(pipe, a_fifo_hangs_up_for_those_who_saw_a_writer)
+{
+	struct again a;
+
+	again_begin(&a);
+	const char *path = again_path(&a, "fifo");
+	ASSERT_OK(mkfifo(path, 0600));
+	int late = ASSERT_OK(open(path, O_RDONLY | O_NONBLOCK));
+	int writer = ASSERT_OK(open(path, O_WRONLY | O_NONBLOCK));
+	put(writer, 5);
+	close(writer);
+	int early = ASSERT_OK(open(path, O_RDONLY | O_NONBLOCK));
+	ASSERT(shows_event(late, POLLHUP));
+	ASSERT(!shows_event(early, POLLHUP));
+	again_add(&a, early);
+	again_add(&a, late);
+	again_cycle(&a);
+	ASSERT(shows_event(again_fd(&a, late), POLLHUP));
+	ASSERT(!shows_event(again_fd(&a, early), POLLHUP));
+	expect(again_fd(&a, early), 5);
+	again_end(&a);
 }
 
 /* Written while the pipe had packets, which it has not any more. */

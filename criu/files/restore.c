@@ -215,25 +215,41 @@ static int check_all(struct restore *r)
 	return first_error;
 }
 
-/* All that cannot be opened is reported, not only the first. */
-static int open_each(struct restore *r)
+static bool is_last(const FileEntry *e)
 {
-	const bool *is_indirect = find_indirect(r);
+	const struct file_class *c = file_class_of(e->type);
+
+	return c->is_last && c->is_last(e);
+}
+
+/* All that cannot be opened is reported, not only the first. */
+static int open_those(struct restore *r, const bool *is_indirect, bool are_last)
+{
 	int first_error = 0;
 
-	r->file_fds = arena_array(&r->arena, int, r->snapshot.n_files);
-	r->file_is_late = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
-	r->file_is_async = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
-	r->file_is_done = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
 	for (size_t i = 0; i < r->snapshot.n_files; i++) {
-		r->file_fds[i] = -1;
-		if (is_indirect[i])
+		if (is_indirect[i] || is_last(r->snapshot.files[i]) != are_last)
 			continue;
 		r->file_fds[i] = open_one(r, i);
 		if (r->file_fds[i] < 0 && !first_error)
 			first_error = r->file_fds[i];
 	}
 	return first_error;
+}
+
+static int open_each(struct restore *r)
+{
+	const bool *is_indirect = find_indirect(r);
+
+	r->file_fds = arena_array(&r->arena, int, r->snapshot.n_files);
+	r->file_is_late = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	r->file_is_async = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	r->file_is_done = arena_array(&r->arena, uint8_t, r->snapshot.n_files);
+	for (size_t i = 0; i < r->snapshot.n_files; i++)
+		r->file_fds[i] = -1;
+	int rc = open_those(r, is_indirect, false);
+	int last = open_those(r, is_indirect, true);
+	return rc < 0 ? rc : last;
 }
 
 int files_open_all(struct restore *r)

@@ -710,6 +710,13 @@ REFUSED(a_ghost_has_more_than_its_size, "image ghost-file-a1.img: content at 0 i
 REFUSED_PIPE(a_pipe_has_other_packets, w->pipe_data->packets[1]++)
 REFUSED_PIPE(a_pipe_has_too_many_bytes, w->pipe_data->n_packets = 0;
 	     w->pipe_data->bytes = (1u << 30) + 1)
+static uint32_t some_buffers[] = { 4096, 1 };
+
+REFUSED_PIPE(a_pipe_has_other_buffers, w->pipe_data->buffers = some_buffers;
+	     w->pipe_data->n_buffers = 1)
+REFUSED_PIPE(a_pipe_has_more_buffers_than_room, w->pipe_data->n_packets = 0;
+	     w->pipe_data->bytes = 4097; w->pipe_data->has_size = true; w->pipe_data->size = 4096;
+	     w->pipe_data->buffers = some_buffers; w->pipe_data->n_buffers = 2)
 REFUSED_PIPE(a_pipe_is_too_large, w->pipe_data->has_size = w->pipe_data->size = (1u << 30) + 1)
 
 REFUSED(a_pipe_is_cut, "image pipes-data.img: truncated: 1 bytes")

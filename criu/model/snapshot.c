@@ -766,7 +766,22 @@ static int load_remaps(struct snapshot *s, int dirfd)
 	return rc;
 }
 
-#define PIPE_MAX (1u << 30) /* bytes; the kernel allows no larger one */
+#define PIPE_MAX    (1u << 30) /* bytes; the kernel allows no larger one */
+#define PIPE_BUFFER 4096       /* of so many bytes it has one */
+
+/* Buffers have to make up the data, and to fit in. */
+static bool has_sound_buffers(const PipeDataEntry *e)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < e->n_buffers; i++) {
+		if (!e->buffers[i] || e->buffers[i] > PIPE_BUFFER)
+			return false;
+		sum += e->buffers[i];
+	}
+	return !e->n_buffers ||
+	       (sum == e->bytes && e->has_size && e->n_buffers <= e->size / PIPE_BUFFER);
+}
 
 /* Packets have to make up the data. */
 static int check_packets(const struct image_in *in, const PipeDataEntry *e)
@@ -776,7 +791,7 @@ static int check_packets(const struct image_in *in, const PipeDataEntry *e)
 	for (size_t i = 0; i < e->n_packets; i++)
 		sum += e->packets[i];
 	if (e->bytes > PIPE_MAX || (e->has_size && e->size > PIPE_MAX) ||
-	    (e->n_packets && sum != e->bytes))
+	    (e->n_packets && sum != e->bytes) || !has_sound_buffers(e))
 		return refuse(EINVAL, "image %s: pipe %#x: its sizes make no sense", in->name,
 			      e->pipe_id);
 	return 0;
