@@ -254,10 +254,14 @@ static int set_termios(int fd, const TtyInfoEntry *info)
 	return 0;
 }
 
+/* A virtual console may refuse any size, even the one that it has (Linux 6.1 without a screen). */
 static int set_size(int fd, const WinsizeEntry *e)
 {
 	const struct winsize size = { e->ws_row, e->ws_col, e->ws_xpixel, e->ws_ypixel };
+	struct winsize now;
 
+	if (ioctl(fd, TIOCGWINSZ, &now) == 0 && !memcmp(&now, &size, sizeof(now)))
+		return 0;
 	return ioctl(fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
 }
 
