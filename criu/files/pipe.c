@@ -25,6 +25,7 @@
 #include "files/inherit.h"
 #include "files/pipe.h"
 #include "files/regular.h"
+#include "sockets/sockets.h"
 
 #define BUFFER_SIZE	4096
 #define O_LARGEFILE_BIT 0100000 /* the C library has 0 for it where it is always on */
@@ -580,18 +581,44 @@ static const RegFileEntry *file_of_fifo(const struct restore *r, const FileEntry
 	return i < 0 ? NULL : r->snapshot.files[i]->reg;
 }
 
+static int open_fifo(struct restore *r, const RegFileEntry *file, int *ret_bytes)
+{
+	autoclose int fd = regular_open_part(r, file, O_RDWR | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return refuse(EINVAL, "file %s: it was a fifo, and is none now", file->name);
+	if (ioctl(fd, FIONREAD, ret_bytes) < 0)
+		return fail(errno, "fifo %s: look into it", file->name);
+	return take_fd(&fd);
+}
+
+/*
+ * Something is in it only if somebody has it open: a program outside, which has kept what was in
+ * it at the dump, too; or the tree that was killed, and that is about to be over.
+ */
 static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEntry *file)
 {
 	const struct snapshot_pipe *q = snapshot_pipe(&r->snapshot, true, p->id);
+	uint64_t give_up_us = now_us() + SOCKETS_COLLECT_US;
+	int bytes = 0;
 
-	p->end[0] = regular_open_part(r, file, O_RDWR | O_NONBLOCK);
-	if (p->end[0] < 0)
-		return p->end[0];
+	for (;;) {
+		p->end[0] = open_fifo(r, file, &bytes);
+		if (p->end[0] < 0)
+			return p->end[0];
+		if (!bytes || !sockets_may_be_collected(give_up_us))
+			break;
+		(void)close(p->end[0]);
+	}
 	p->is_held = true;
-	struct stat st;
-	if (fstat(p->end[0], &st) < 0 || !S_ISFIFO(st.st_mode))
-		return refuse(EINVAL, "file %s: it was a fifo, and is none now", file->name);
-	return q ? fill(q, p->end[0]) : 0;
+	if (bytes)
+		warn("fifo %s: it is open elsewhere, and has %d bytes in it: the %u of the images "
+		     "are not added",
+		     file->name, bytes, q ? q->entry->bytes : 0);
+	return q && !bytes ? fill(q, p->end[0]) : 0;
 }
 
 /* From now on nobody writes; what is in it stays. */

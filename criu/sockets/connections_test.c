@@ -707,6 +707,18 @@ TEST(connections, a_client_outside_that_waits_prevents_the_dump)
 	again_end(&a);
 }
 
+TEST(connections, a_client_that_waits_and_is_gone_prevents_the_dump)
+{
+	struct again a;
+	const struct address name = abstract(61, 'l');
+
+	again_begin(&a);
+	again_add(&a, make_listener(SOCK_STREAM, &name, 5));
+	close(connected(SOCK_STREAM, &name));
+	again_blocked(&a, "a connection whose client has closed it again waits to be accepted");
+	again_end(&a);
+}
+
 TEST(connections, what_was_sent_before_it_was_accepted_prevents_the_dump)
 {
 	struct again a;

@@ -16,6 +16,15 @@ int sockets_finish(struct restore *r);
 /* Removes the files of sockets again, for a restore that fails. */
 void sockets_undo(struct restore *r);
 
+/*
+ * What of the tree that was killed a moment ago was in flight in sockets that are in flight in each
+ * other lives, with all that it stands for, until the kernel has collected them. It does that, in
+ * its own time, when a socket is closed. Has that go on for a moment; false: it is too late, past
+ * that time (which may well be SOCKETS_COLLECT_US from the first look).
+ */
+#define SOCKETS_COLLECT_US 1000000
+bool sockets_may_be_collected(uint64_t give_up_us);
+
 /* Its family (AF_UNIX, ...), or -1. */
 int socket_domain(int fd);
 

@@ -651,16 +651,28 @@ static void find_peer(struct dump *d, struct dump_sockets *s, struct dump_unix *
 			   u->pid, u->fd, u->entry->ino);
 }
 
-/* Clients outside that wait in the backlog of a socket of the tree would be lost. */
+/* Who waits in the backlog of a socket of the tree, and is not in the tree, would be lost. */
+static void block_client(struct dump *d, const struct dump_unix *u, uint32_t ino)
+{
+	/* The kernel tells 0 of who has closed its end. */
+	if (ino)
+		dump_block(d,
+			   "pid %d fd %d: external socket is used: socket %u, outside the tree, "
+			   "waits to be accepted by socket %u (%s)",
+			   u->pid, u->fd, ino, u->entry->ino, unix_name(&u->entry->name).s);
+	else
+		dump_block(d,
+			   "pid %d fd %d: a connection whose client has closed it again waits to "
+			   "be accepted by socket %u (%s); what it has sent cannot be seen: dump "
+			   "again when the program has accepted it",
+			   u->pid, u->fd, u->entry->ino, unix_name(&u->entry->name).s);
+}
+
 static void check_backlog(struct dump *d, struct dump_sockets *s, const struct dump_unix *u)
 {
 	for (size_t i = 0; i < u->info->n_icons; i++)
 		if (!find(s, u->info->icons[i]))
-			dump_block(d,
-				   "pid %d fd %d: external socket is used: socket %u, outside the "
-				   "tree, waits to be accepted by socket %u (%s)",
-				   u->pid, u->fd, u->info->icons[i], u->entry->ino,
-				   unix_name(&u->entry->name).s);
+			block_client(d, u, u->info->icons[i]);
 }
 
 int sockets_collect_end(struct dump *d)

@@ -29,7 +29,6 @@
 
 #define DEPTH_MAX 1000 /* of sockets that are each the peer of the next */
 
-#define COLLECT_WAIT_US 1000000
 #define COLLECT_POLL_US 500
 
 struct restore_unix {
@@ -214,12 +213,7 @@ static bool somebody_listens(const struct restore_unix *u, const char *path)
 			   errno == EPROTOTYPE);
 }
 
-/*
- * Sockets of the tree that was killed a moment ago keep their names when they were in flight in
- * each other, until the kernel has collected them. It does that, in its own time, when a socket is
- * closed.
- */
-static bool may_be_collected(uint64_t give_up_us)
+bool sockets_may_be_collected(uint64_t give_up_us)
 {
 	if (now_us() > give_up_us)
 		return false;
@@ -232,12 +226,12 @@ static bool may_be_collected(uint64_t give_up_us)
 
 static int bind_when_free(int fd, const struct sockaddr_un *addr, socklen_t len)
 {
-	uint64_t give_up_us = now_us() + COLLECT_WAIT_US;
+	uint64_t give_up_us = now_us() + SOCKETS_COLLECT_US;
 	int rc;
 
 	do
 		rc = bind(fd, (const struct sockaddr *)addr, len) < 0 ? -errno : 0;
-	while (rc == -EADDRINUSE && !addr->sun_path[0] && may_be_collected(give_up_us));
+	while (rc == -EADDRINUSE && !addr->sun_path[0] && sockets_may_be_collected(give_up_us));
 	return rc;
 }
 
@@ -250,9 +244,9 @@ static int remove_old(const struct restore_unix *u, const char *path)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	uint64_t give_up_us = now_us() + COLLECT_WAIT_US;
+	uint64_t give_up_us = now_us() + SOCKETS_COLLECT_US;
 	while (somebody_listens(u, path))
-		if (!may_be_collected(give_up_us))
+		if (!sockets_may_be_collected(give_up_us))
 			return -EADDRINUSE;
 	return unlink(path) < 0 ? -errno : 0;
 }

@@ -599,8 +599,11 @@ static int choose_fds(int *fds, int max)
 		struct object *object = object_of(o);
 		int fd = o->fd, k;
 
-		/* An epoll, or what it watches, cannot be dumped when only a message has it. */
-		if (object->kind == EPOLL || object->watched)
+		/*
+		 * An epoll, or what it watches, cannot be dumped when only a message has it; nor what nobody
+		 * has accepted yet if it goes with the message.
+		 */
+		if (object->kind == EPOLL || object->watched || object->mute)
 			continue;
 		for (k = 0; k < j && fds[k] != fd; k++)
 			;
@@ -774,6 +777,12 @@ static void use_some(void)
 
 /* ---- numbers and flags ---- */
 
+/* What nobody has accepted yet cannot be dumped once its client is gone. */
+static bool is_client_waiting(struct own *o)
+{
+	return object_of(o)->kind == SOCKET && object_of(o)->mute;
+}
+
 static void dup_some(void)
 {
 	struct own *o = some(), *there;
@@ -788,6 +797,8 @@ static void dup_some(void)
 	if (fd == o->fd)
 		return;
 	there = find_own(fd);
+	if (there && is_client_waiting(there))
+		return;
 	tell("dup %d to %d%s", o->fd, fd, there ? ", which was open" : "");
 	need("dup2", dup3(o->fd, fd, PICK(0, O_CLOEXEC)));
 	if (there)
@@ -813,8 +824,7 @@ static void close_some(void)
 {
 	struct own *o = some();
 
-	/* What nobody has accepted yet cannot be dumped once its client is gone. */
-	if (!o || (object_of(o)->kind == SOCKET && object_of(o)->mute))
+	if (!o || is_client_waiting(o))
 		return;
 	tell("close %d", o->fd);
 	close(o->fd);
