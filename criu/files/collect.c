@@ -20,6 +20,7 @@
 #include "base/own.h"
 #include "files/bpfmap.h"
 #include "files/epoll.h"
+#include "files/eventfd.h"
 #include "files/external.h"
 #include "files/files.h"
 #include "files/locks.h"
@@ -415,6 +416,8 @@ int files_collect_end(struct dump *d)
 	ttys_resolve(d);
 	if (rc == 0)
 		rc = tuns_resolve(d);
+	if (rc == 0)
+		rc = timerfds_resolve(d);
 	if (rc == 0)
 		rc = external_check_used(d);
 	return rc < 0 ? rc : epolls_resolve(d);

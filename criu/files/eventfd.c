@@ -15,7 +15,9 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "files/classes.h"
-#include "files/files.h"
+#include "files/eventfd.h"
+#include "files/probe.h"
+#include "proc/text.h"
 
 #define TFD_SET_TICKS _IOW('T', 0, uint64_t) /* linux/timerfd.h: TFD_IOC_SET_TICKS */
 
@@ -124,13 +126,22 @@ static bool timerfd_match(const struct fd_probe *p)
 	return is_anon(p, "anon_inode:[timerfd]");
 }
 
+/* `(5, 10)`: seconds and nanoseconds */
+static bool take_time(const struct fd_probe *p, const char *name, uint64_t *sec, uint64_t *nsec)
+{
+	const char *at = probe_next(p, name, NULL);
+
+	at = at && *at == '(' ? text_dec(at + 1, sec) : NULL;
+	return at && *at == ',' && text_dec(text_skip_blanks(at + 1), nsec);
+}
+
 /*
  * A periodic timer that expired unread is not armed again before somebody looks: timerfd_gettime
- * does that and counts what was missed, so that the ticks are read after it.
+ * does that and counts what was missed. What is left and what was counted are then read together,
+ * or one expiry in between would be in both.
  */
-static int timerfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+static int read_timer(struct fd_probe *p, TimerfdEntry *t)
 {
-	TimerfdEntry *t = MESSAGE(&d->arena, TimerfdEntry, timerfd_entry);
 	struct itimerspec v;
 
 	if (p->copy < 0 || timerfd_gettime(p->copy, &v) < 0)
@@ -138,18 +149,69 @@ static int timerfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	int rc = probe_read_info(p);
 	if (rc < 0)
 		return rc;
+	t->ticks = probe_number(p, "ticks", 10, 0);
+	if (!take_time(p, "it_value", &t->vsec, &t->vnsec) ||
+	    !take_time(p, "it_interval", &t->isec, &t->insec))
+		return refuse(EINVAL, "pid %d fd %d: fdinfo does not tell the times of the timer",
+			      p->task->process->pid, p->fd);
+	/* It goes on though it is due just now. */
+	if (t->ticks && (t->isec || t->insec) && !t->vsec && !t->vnsec)
+		t->vnsec = 1;
+	return 0;
+}
+
+/* No time is left, and nothing was counted. */
+static bool is_off(const TimerfdEntry *t)
+{
+	return !t->vsec && !t->vnsec && !t->ticks;
+}
+
+static int timerfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
+{
+	TimerfdEntry *t = MESSAGE(&d->arena, TimerfdEntry, timerfd_entry);
+	int rc = read_timer(p, t);
+
+	if (rc < 0)
+		return rc;
 	t->id = e->id;
 	t->flags = probe_flags(p);
 	t->fown = fown_read(d, p);
 	t->clockid = probe_number(p, "clockid", 10, 0);
-	t->ticks = probe_number(p, "ticks", 10, 0);
 	t->settime_flags = probe_number(p, "settime flags", 8, 0);
-	t->vsec = v.it_value.tv_sec;
-	t->vnsec = v.it_value.tv_nsec;
-	t->isec = v.it_interval.tv_sec;
-	t->insec = v.it_interval.tv_nsec;
 	e->tfd = t;
+	if (is_off(t))
+		*ARENA_PUSH(&d->arena, d->timers_off, d->n_timers_off) =
+			(struct dump_timer){ p->task, p->fd, t };
 	return 0;
+}
+
+static int look_again(struct dump *d, const struct dump_timer *t)
+{
+	autoprobe struct fd_probe p = { .task = t->task, .fd = t->fd };
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", t->task->process->pid);
+	autoclose int infos = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (infos < 0)
+		return fail(errno, "open %s", path);
+	p.info_dir = infos;
+	p.copy = files_dump_fd(d, t->task->process->pid, t->fd);
+	errno = p.copy < 0 ? -p.copy : 0;
+	return read_timer(&p, t->entry);
+}
+
+/*
+ * From the moment at which it expires until the interrupt has been taken, which on a virtual CPU
+ * may take long, a timer looks as if it was off: these are looked at once more, as late as
+ * possible.
+ */
+int timerfds_resolve(struct dump *d)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < d->n_timers_off && rc == 0; i++)
+		rc = look_again(d, &d->timers_off[i]);
+	return rc;
 }
 
 static int timerfd_check(const struct restore *r, const FileEntry *e)

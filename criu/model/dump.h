@@ -121,6 +121,12 @@ struct dump {
 	size_t n_bpfmaps;
 	struct dump_memfd *memfds;
 	struct dump_epoll *epolls;
+	struct dump_timer {
+		struct dump_task *task;
+		int fd;
+		TimerfdEntry *entry;
+	} * timers_off; /* timerfds that seem to be */
+	size_t n_timers_off;
 	struct dump_tty *ttys;
 	struct dump_sockets *sockets;
 	struct dump_task *own; /* criu itself, with descriptors that it found in flight */
