@@ -594,7 +594,7 @@ struct answers {
 struct questions {
 	struct program p;
 	struct answers *answers;
-	struct call *securebits, *dumpable, *brk, *numa, *cold;
+	struct call *securebits, *dumpable, *slack, *brk, *numa, *cold;
 	struct modes_questions modes;
 	struct keys_questions keys;
 };
@@ -620,6 +620,7 @@ static int ask(struct questions *q, struct worker *w)
 	CALL(&q->p, "read the subreaper flag", SYS_prctl, PR_GET_CHILD_SUBREAPER,
 	     AT(q, child_subreaper));
 	q->securebits = CALL(&q->p, "read securebits", SYS_prctl, PR_GET_SECUREBITS);
+	q->slack = CALL(&q->p, "read the timer slack", SYS_prctl, PR_GET_TIMERSLACK);
 	q->dumpable = CALL(&q->p, "read dumpable", SYS_prctl, PR_GET_DUMPABLE);
 	CALL(&q->p, "see whether RDTSC faults", SYS_prctl, PR_GET_TSC, AT(q, modes.tsc));
 	q->numa = CALL(&q->p, "read the NUMA policy", SYS_get_mempolicy, AT(q, modes.numa_mode),
@@ -745,6 +746,7 @@ static void take_answers(struct dump *d, struct dump_task *t, const struct quest
 	put_altstack(&d->arena, e, &answers->altstack);
 	t->mm->has_dumpable = true;
 	t->mm->dumpable = q->dumpable->ret;
+	sched_take_timer_slack(&t->threads[0], q->slack->ret);
 	modes_take(t, &q->modes);
 	mem_take_keys(t, &q->keys);
 	modes_take_thread(d, &t->threads[0], &answers->modes);
@@ -768,6 +770,7 @@ struct thread_answers {
 /* The few questions that only the thread itself can answer. */
 enum {
 	ASK_SECUREBITS,
+	ASK_TIMERSLACK, /* cannot fail: a large one looks as if it had */
 	ASK_CPUID,
 	ASK_ALTSTACK,
 	ASK_TID_ADDRESS,
@@ -801,6 +804,7 @@ static void prepare_questions(const struct region *r, struct thread_questions *q
 					region_raddr(r, &q->answers->modes.numa_nodes),
 					MODES_NUMA_WORDS * 64 } },
 		[ASK_SECUREBITS] = { .nr = SYS_prctl, .arg = { PR_GET_SECUREBITS } },
+		[ASK_TIMERSLACK] = { .nr = SYS_prctl, .arg = { PR_GET_TIMERSLACK } },
 		[ASK_CPUID] = { .nr = SYS_arch_prctl, .arg = { ABI_ARCH_GET_CPUID } },
 	};
 
@@ -813,7 +817,7 @@ static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 	ThreadCoreEntry *e = q->thread->core->thread_core;
 
 	for (size_t i = 0; i < N_ASKED; i++)
-		if (q->calls[i].ret < 0 && i != ASK_NUMA)
+		if (q->calls[i].ret < 0 && i != ASK_NUMA && i != ASK_TIMERSLACK)
 			return fail(-q->calls[i].ret, "pid %d: ask the thread (system call %ld)",
 				    q->thread->thread->tid, q->calls[i].nr);
 	e->has_pdeath_sig = answers->pdeath_sig != 0;
@@ -823,6 +827,7 @@ static int take_thread_answers(struct dump *d, const struct thread_questions *q)
 			     ? stack_of_compat(&answers->compat_altstack)
 			     : answers->altstack;
 	put_altstack(&d->arena, e, &ss);
+	sched_take_low_timer_slack(q->thread, q->calls[ASK_TIMERSLACK].ret);
 	modes_take_cpuid(q->thread, q->calls[ASK_CPUID].ret);
 	modes_take_thread(d, q->thread, &answers->modes);
 	put_registers(d, q->thread, answers->clear_tid_addr);

@@ -374,6 +374,7 @@ static void add_thread_calls(struct restore *r, struct restore_task *t, struct r
 	if (e->rseq_entry && e->rseq_entry->rseq_abi_pointer)
 		CALL(p, "register rseq", SYS_rseq, e->rseq_entry->rseq_abi_pointer,
 		     e->rseq_entry->rseq_abi_size, 0, e->rseq_entry->signature);
+	sched_add_thread(e, p);
 	modes_add_thread(r, th, p);
 	pending_add(t, e->signals_p, th->tid, p);
 	seccomp_add(r, t, th, p);

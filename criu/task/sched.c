@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,7 +19,6 @@
 #include "base/own.h"
 #include "proc/text.h"
 #include "task/constants.h"
-#include "task/procfile.h"
 #include "task/sched.h"
 
 /* struct sched_attr of sched_setattr(2); headers put it in different places. */
@@ -63,19 +63,31 @@ static int put_affinity(struct dump *d, pid_t tid, ThreadCoreEntry *e)
 	return 0;
 }
 
-static int put_timer_slack(pid_t tid, ThreadCoreEntry *e)
+void sched_take_timer_slack(struct dump_thread *th, uint64_t slack_ns)
+{
+	ThreadCoreEntry *e = th->core->thread_core;
+
+	e->has_timer_slack_ns = slack_ns != DEFAULT_TIMER_SLACK;
+	e->timer_slack_ns = e->has_timer_slack_ns ? slack_ns : 0;
+}
+
+void sched_take_low_timer_slack(struct dump_thread *th, uint32_t low)
 {
 	char path[48], text[32];
+	uint64_t slack_ns;
 
-	/* The file is in /proc/TID, not below task/. Not everybody may read it. */
-	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
-	ssize_t len = read_small_at(AT_FDCWD, path, text, sizeof(text));
-	if (len == -EPERM || len == -EACCES)
-		return 0;
-	if (len < 0 || !text_dec(text, &e->timer_slack_ns))
-		return fail(len < 0 ? -len : EINVAL, "read %s", path);
-	e->has_timer_slack_ns = e->timer_slack_ns != DEFAULT_TIMER_SLACK;
-	return 0;
+	/* The file is in /proc/TID, not below task/. */
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", th->thread->tid);
+	bool is_read = low != DEFAULT_TIMER_SLACK &&
+		       read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
+		       text_dec(text, &slack_ns) && (uint32_t)slack_ns == low;
+	sched_take_timer_slack(th, is_read ? slack_ns : low);
+}
+
+void sched_add_thread(const ThreadCoreEntry *e, struct program *p)
+{
+	if (e->has_timer_slack_ns)
+		CALL(p, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK, e->timer_slack_ns);
 }
 
 /* What a thread has that never set an I/O priority: some kernels tell 0, others this. */
@@ -150,8 +162,6 @@ int sched_collect(struct dump *d, struct dump_thread *th)
 		put_deadline(e, &attr);
 	put_util_clamp(e, &attr);
 	int rc = put_affinity(d, tid, e);
-	if (rc == 0)
-		rc = put_timer_slack(tid, e);
 	return rc < 0 ? rc : put_io_priority(tid, e, &attr);
 }
 
@@ -253,8 +263,6 @@ int sched_restore(const struct restore_thread *th)
 
 	if (e->n_cpu_affinity)
 		set_affinity(th->tid, e);
-	if (e->has_timer_slack_ns && procfile_differs("timerslack_ns", e->timer_slack_ns))
-		procfile_write(th->tid, "timerslack_ns", e->timer_slack_ns);
 	rc = e->has_sched_policy ? set_policy(th->tid, e) : 0;
 	if (rc < 0)
 		return rc;
