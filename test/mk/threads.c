@@ -261,8 +261,8 @@ static void set_up_self(struct sleeper *s)
 	snprintf(name, sizeof(name), "%s-%d", s->kind->name, s->index);
 	prctl(PR_SET_NAME, name);
 	if (param_long("extras")) {
-		/* of 5 s the low half of the bits is not all */
-		prctl(PR_SET_TIMERSLACK, sizeof(long) == 8 && s->index % 2 ? 5000000000ul + s->index : 50001ul + s->index);
+		/* 5 s are more than 32 bits; not for who sleeps for some time */
+		prctl(PR_SET_TIMERSLACK, sizeof(long) == 8 && s->kind->nr == SYS_pause ? 5000000000ul : 50001ul + s->index);
 		CPU_ZERO(&cpu);
 		CPU_SET(s->index % 2, &cpu);
 		sched_setaffinity(0, sizeof(cpu), &cpu);
