@@ -78,10 +78,17 @@ void sched_take_low_timer_slack(struct dump_thread *th, uint32_t low)
 
 	/* The file is in /proc/TID, not below task/. */
 	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", th->thread->tid);
-	bool is_read = low != DEFAULT_TIMER_SLACK &&
-		       read_small_at(AT_FDCWD, path, text, sizeof(text)) > 0 &&
-		       text_dec(text, &slack_ns) && (uint32_t)slack_ns == low;
-	sched_take_timer_slack(th, is_read ? slack_ns : low);
+	if (low == DEFAULT_TIMER_SLACK)
+		slack_ns = low;
+	else if (read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 ||
+		 !text_dec(text, &slack_ns) || (uint32_t)slack_ns != low) {
+		warn("pid %d: its timer slack is taken for %u ns; only with CAP_SYS_NICE is more "
+		     "than "
+		     "4 s to be told",
+		     th->thread->tid, low);
+		slack_ns = low;
+	}
+	sched_take_timer_slack(th, slack_ns);
 }
 
 void sched_add_thread(const ThreadCoreEntry *e, struct program *p)
