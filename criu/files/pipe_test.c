@@ -152,6 +152,16 @@ TEST(pipe, packets_stay_apart)
 	again_end(&p.again);
 }
 
+/* Two, in a pipe that makes none any more. */
+static void begin_with_packets(struct pipe_again *p)
+{
+	begin(p, O_DIRECT);
+	put(p->end[1], 10);
+	put(p->end[1], 20);
+	for (int k = 0; k < 2; k++)
+		ASSERT_OK(fcntl(p->end[k], F_SETFL, O_NONBLOCK));
+}
+
 /* Parts of one byte that are no packets: what is moved from another pipe stays apart. */
 static void fill_with_parts(int to, size_t n)
 {
@@ -188,11 +198,7 @@ TEST(pipe, one_that_is_full_of_packets_and_parts_is_full_again)
 {
 	struct pipe_again p;
 
-	begin(&p, O_DIRECT);
-	put(p.end[1], 10);
-	put(p.end[1], 20);
-	for (int k = 0; k < 2; k++)
-		ASSERT_OK(fcntl(p.end[k], F_SETFL, O_NONBLOCK));
+	begin_with_packets(&p);
 	fill_with_parts(p.end[1], CAPACITY / 4096 - 2);
 	ASSERT(!shows_event(p.end[1], POLLOUT));
 	add_both(&p);
@@ -233,11 +239,7 @@ TEST(pipe, packets_stay_apart_though_the_flag_is_gone)
 {
 	struct pipe_again p;
 
-	begin(&p, O_DIRECT);
-	put(p.end[1], 10);
-	put(p.end[1], 20);
-	for (int k = 0; k < 2; k++)
-		ASSERT_OK(fcntl(p.end[k], F_SETFL, O_NONBLOCK));
+	begin_with_packets(&p);
 	put(p.end[1], 30);
 	add_both(&p);
 	again_cycle(&p.again);
