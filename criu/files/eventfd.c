@@ -137,10 +137,9 @@ static bool take_time(const struct fd_probe *p, const char *name, uint64_t *sec,
 
 /*
  * A periodic timer that expired unread is not armed again before somebody looks: timerfd_gettime
- * does that and counts what was missed. What is left and what was counted are then read together,
- * or one expiry in between would be in both.
+ * does that and counts what was missed. What is left and what was counted are then read together.
  */
-static int read_timer(struct fd_probe *p, TimerfdEntry *t)
+static int read_once(struct fd_probe *p, TimerfdEntry *t)
 {
 	struct itimerspec v;
 
@@ -154,16 +153,31 @@ static int read_timer(struct fd_probe *p, TimerfdEntry *t)
 	    !take_time(p, "it_interval", &t->isec, &t->insec))
 		return refuse(EINVAL, "pid %d fd %d: fdinfo does not tell the times of the timer",
 			      p->task->process->pid, p->fd);
-	/* It goes on though it is due just now. */
-	if (t->ticks && (t->isec || t->insec) && !t->vsec && !t->vnsec)
-		t->vnsec = 1;
 	return 0;
+}
+
+static bool has_time_left(const TimerfdEntry *t)
+{
+	return t->vsec || t->vnsec;
+}
+
+/* Between the two, if only for a moment, it may have expired: that would be in both. */
+static int read_timer(struct fd_probe *p, TimerfdEntry *t)
+{
+	int rc = read_once(p, t);
+
+	if (rc == 0 && t->ticks && has_time_left(t))
+		rc = read_once(p, t);
+	/* It goes on though it is due just now. */
+	if (rc == 0 && t->ticks && (t->isec || t->insec) && !has_time_left(t))
+		t->vnsec = 1;
+	return rc;
 }
 
 /* No time is left, and nothing was counted. */
 static bool is_off(const TimerfdEntry *t)
 {
-	return !t->vsec && !t->vnsec && !t->ticks;
+	return !has_time_left(t) && !t->ticks;
 }
 
 static int timerfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
@@ -187,15 +201,15 @@ static int timerfd_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 
 static int look_again(struct dump *d, const struct dump_timer *t)
 {
-	autoprobe struct fd_probe p = { .task = t->task, .fd = t->fd };
-	char path[48];
+	const struct process *process = t->task->process;
+	autoprobe struct fd_probe p = { .task = t->task, .fd = t->fd, .copy = -1 };
+	autoclose int infos =
+		openat(process->proc_fd, "fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", t->task->process->pid);
-	autoclose int infos = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (infos < 0)
-		return fail(errno, "open %s", path);
+		return fail(errno, "pid %d: look at its descriptors", process->pid);
 	p.info_dir = infos;
-	p.copy = files_dump_fd(d, t->task->process->pid, t->fd);
+	p.copy = files_dump_fd(d, process->pid, t->fd);
 	errno = p.copy < 0 ? -p.copy : 0;
 	return read_timer(&p, t->entry);
 }

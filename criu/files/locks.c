@@ -15,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
@@ -186,6 +187,8 @@ int locks_collect(struct dump *d, const struct fd_probe *p, uint32_t file_id)
 
 /* ---- those of the whole system ---- */
 
+#define LOCKS_ROOM 65536 /* more than a page of any machine that we run on */
+
 struct locked_inodes {
 	bool are_known;
 	uint64_t *inodes; /* sorted */
@@ -216,16 +219,31 @@ static int by_number(const void *a, const void *b)
 }
 
 /*
+ * One read(2) gives a page of whole lines at most, as the locks are at that moment. Were there more
+ * to read, locks that go away in between would hide others, and so such a text is worth nothing.
+ */
+static bool read_at_once(const char *path, char *buf, size_t size)
+{
+	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+	char more;
+
+	if (n < 0 || read(fd, &more, 1) != 0)
+		return false;
+	buf[n] = '\0';
+	return true;
+}
+
+/*
  * In another pid namespace than init's the kernel leaves out locks whose taker has ended or is
  * not in it.
  */
 static bool read_inodes(struct dump *d, struct locked_inodes *l)
 {
-	char link[NS_LINK_MAX];
-	autofree char *text = NULL;
+	char link[NS_LINK_MAX], text[LOCKS_ROOM];
 
 	if (read_link_at(AT_FDCWD, "/proc/self/ns/pid", link, sizeof(link)) < 0 ||
-	    strcmp(link, ABI_INIT_PID_NS) || read_file_at(AT_FDCWD, "/proc/locks", &text) < 0)
+	    strcmp(link, ABI_INIT_PID_NS) || !read_at_once("/proc/locks", text, sizeof(text)))
 		return false;
 	char *rest = text;
 	for (char *line; (line = strsep(&rest, "\n"));) {

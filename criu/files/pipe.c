@@ -32,7 +32,9 @@
 
 /* One description of a pipe, at dump. */
 struct dump_pipe {
+	dev_t dev;
 	ino_t ino;
+	uint32_t id; /* in the images; that of a fifo is found when all are known */
 	bool is_fifo;
 	pid_t pid;
 	int fd;
@@ -54,11 +56,24 @@ static bool is_fifo(const struct fd_probe *p)
 	return S_ISFIFO(p->st.st_mode) && !(p->info.flags & O_PATH);
 }
 
+static int by_pipe(const void *a, const void *b)
+{
+	const struct dump_pipe *x = a, *y = b;
+
+	if (x->is_fifo != y->is_fifo)
+		return x->is_fifo - y->is_fifo;
+	if (x->dev != y->dev)
+		return x->dev > y->dev ? 1 : -1;
+	return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
 /* The ends of a pipe mostly come one after the other: the second has nothing new to tell. */
 static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e, FifoEntry *fifo)
 {
 	const struct dump_pipe *last = d->n_pipes ? &d->pipes[d->n_pipes - 1] : NULL;
-	struct dump_pipe pipe = { .ino = p->st.st_ino,
+	struct dump_pipe pipe = { .dev = p->st.st_dev,
+				  .ino = p->st.st_ino,
+				  .id = p->st.st_ino,
 				  .is_fifo = !e,
 				  .entry = e,
 				  .fifo = fifo,
@@ -66,7 +81,7 @@ static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e, Fi
 				  .fd = p->fd,
 				  .flags = probe_flags(p) };
 
-	if (last && last->ino == pipe.ino && last->is_fifo == pipe.is_fifo) {
+	if (last && by_pipe(last, &pipe) == 0) {
 		pipe.size = last->size;
 		pipe.bytes = last->bytes;
 	} else {
@@ -116,15 +131,6 @@ static int fifo_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	return regular_dump(d, p, file);
 }
 
-static int by_pipe(const void *a, const void *b)
-{
-	const struct dump_pipe *x = a, *y = b;
-
-	if (x->is_fifo != y->is_fifo)
-		return x->is_fifo - y->is_fifo;
-	return (x->ino > y->ino) - (x->ino < y->ino);
-}
-
 static size_t same_pipe(const struct dump *d, size_t first)
 {
 	size_t end = first;
@@ -171,18 +177,41 @@ static void check_fifo(struct dump *d, const struct dump_pipe *from, const struc
 		p->fifo->has_no_hangup = p->fifo->no_hangup = !is_hung_up(d, p);
 }
 
+/* Of fifos on different file systems the inodes may have the same number. */
+static uint32_t free_fifo_id(const struct dump *d, const struct dump_pipe *p)
+{
+	uint32_t id = p->ino;
+
+	for (size_t i = 0; i < (size_t)(p - d->pipes);) {
+		bool is_taken = d->pipes[i].is_fifo && d->pipes[i].id == id;
+
+		i = is_taken ? 0 : i + 1;
+		id += is_taken;
+	}
+	return id;
+}
+
+static void set_fifo_id(const struct dump *d, struct dump_pipe *from, struct dump_pipe *to)
+{
+	uint32_t id = free_fifo_id(d, from);
+
+	for (; from < to; from++)
+		from->id = from->fifo->pipe_id = id;
+}
+
 void pipes_check_ends(struct dump *d)
 {
 	if (d->n_pipes)
 		qsort(d->pipes, d->n_pipes, sizeof(*d->pipes), by_pipe);
 	for (size_t i = 0, end; i < d->n_pipes; i = end) {
-		const struct dump_pipe *p = &d->pipes[i], *last;
+		struct dump_pipe *p = &d->pipes[i], *last;
 
 		end = same_pipe(d, i);
 		last = d->pipes + end;
-		if (p->is_fifo)
+		if (p->is_fifo) {
+			set_fifo_id(d, p, last);
 			check_fifo(d, p, last);
-		else if (!has_end(p, last, O_RDONLY) || !has_end(p, last, O_WRONLY))
+		} else if (!has_end(p, last, O_RDONLY) || !has_end(p, last, O_WRONLY))
 			check_pipe(d, p);
 	}
 }
@@ -284,8 +313,11 @@ static bool is_full_before_time(struct dump *d, const struct dump_pipe *from,
 	return fd >= 0 && !shows_event(fd, POLLOUT);
 }
 
-/* The queue, in a pipe of ours, is taken out buffer by buffer: tee(2) copies one if there is room
- * for one. */
+/*
+ * The queue, in a pipe of ours, is taken out buffer by buffer: tee(2) copies one if there is room
+ * for one. What was spliced from a socket may be in larger ones, which only that makes: then there
+ * is no list.
+ */
 static int list_buffers(struct dump *d, int from, PipeDataEntry *e)
 {
 	autopipe struct own_pipe one = { .fd = { -1, -1 } };
@@ -295,8 +327,12 @@ static int list_buffers(struct dump *d, int from, PipeDataEntry *e)
 	for (uint32_t have = 0; have < e->bytes && rc == 0; have += e->buffers[e->n_buffers - 1]) {
 		ssize_t n = tee(from, one.fd[1], INT32_MAX, SPLICE_F_NONBLOCK);
 
-		if (n <= 0 || n > (ssize_t)sizeof(bytes))
+		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
+		if (n > (ssize_t)sizeof(bytes)) {
+			e->n_buffers = 0;
+			return 0;
+		}
 		*ARENA_PUSH(&d->arena, e->buffers, e->n_buffers) = n;
 		if (read(one.fd[0], bytes, n) != n || read(from, bytes, n) != n)
 			rc = -EIO;
@@ -306,12 +342,14 @@ static int list_buffers(struct dump *d, int from, PipeDataEntry *e)
 
 /* The group is that of all descriptions of the pipe. */
 static int save_buffers(struct dump *d, const struct dump_pipe *from, const struct dump_pipe *to,
-			struct own_pipe *own, PipeDataEntry *e)
+			PipeDataEntry *e)
 {
+	autopipe struct own_pipe own = { .fd = { -1, -1 } };
+
 	if (!e->bytes || !is_full_before_time(d, from, to))
 		return 0;
-	int rc = copy_queue(d, from, own);
-	return rc < 0 ? rc : list_buffers(d, own->fd[0], e);
+	int rc = copy_queue(d, from, &own);
+	return rc < 0 ? rc : list_buffers(d, own.fd[0], e);
 }
 
 static bool has_packets(const struct dump_pipe *from, const struct dump_pipe *to)
@@ -328,7 +366,7 @@ static int save_queue(struct dump *d, const struct dump_pipe *p, const struct du
 	PipeDataEntry *e = MESSAGE(&d->arena, PipeDataEntry, pipe_data_entry);
 	autofree uint8_t *data = NULL;
 
-	e->pipe_id = p->ino;
+	e->pipe_id = p->id;
 	e->has_size = true;
 	e->size = p->size;
 	if (p->bytes) {
@@ -340,7 +378,7 @@ static int save_queue(struct dump *d, const struct dump_pipe *p, const struct du
 		data = xmalloc(e->bytes + 1);
 		rc = read_copy(d, own->fd[0], e, data, has_packets(p, end));
 		if (rc == 0)
-			rc = save_buffers(d, p, end, own, e);
+			rc = save_buffers(d, p, end, e);
 		if (rc < 0)
 			return fail(-rc, "pid %d fd %d: read the copy of the queue", p->pid, p->fd);
 	}
@@ -455,10 +493,15 @@ static int fill(const struct snapshot_pipe *q, int fd)
 	const PipeDataEntry *e = q->entry;
 	int rc = 0;
 
-	if (e->has_size && e->size && fcntl(fd, F_SETPIPE_SZ, e->size) < 0)
+	uint32_t size = max(e->has_size ? e->size : 0, e->bytes);
+	if (size && fcntl(fd, F_SETPIPE_SZ, size) < 0)
 		return fail(errno,
 			    "pipe %#x: set its capacity to %u (see /proc/sys/fs/pipe-max-size)",
-			    e->pipe_id, e->size);
+			    e->pipe_id, size);
+	/* What was spliced from a socket takes less of it than what is written. */
+	if (e->has_size && size > e->size)
+		warn("pipe %#x: it held %u bytes with a capacity of %u, which has to be %u now",
+		     e->pipe_id, e->bytes, e->size, fcntl(fd, F_GETPIPE_SZ));
 	if (e->n_buffers)
 		rc = put_buffers(q, fd);
 	else if (!e->n_packets)
@@ -595,6 +638,17 @@ static int open_fifo(struct restore *r, const RegFileEntry *file, int *ret_bytes
 	return take_fd(&fd);
 }
 
+/* Was something in flight? Then one may wait, once in a restore, until that is collected. */
+static bool may_be_garbage(struct restore *r)
+{
+	if (!r->fifo_give_up_us)
+		r->fifo_give_up_us = now_us() + SOCKETS_COLLECT_US;
+	for (size_t i = 0; i < r->snapshot.n_packets; i++)
+		if (r->snapshot.packets[i].entry->n_scm)
+			return sockets_may_be_collected(r->fifo_give_up_us);
+	return false;
+}
+
 /*
  * Something is in it only if somebody has it open: a program outside, which has kept what was in
  * it at the dump, too; or the tree that was killed, and that is about to be over.
@@ -602,14 +656,13 @@ static int open_fifo(struct restore *r, const RegFileEntry *file, int *ret_bytes
 static int hold_fifo(struct restore *r, struct restore_pipe *p, const RegFileEntry *file)
 {
 	const struct snapshot_pipe *q = snapshot_pipe(&r->snapshot, true, p->id);
-	uint64_t give_up_us = now_us() + SOCKETS_COLLECT_US;
 	int bytes = 0;
 
 	for (;;) {
 		p->end[0] = open_fifo(r, file, &bytes);
 		if (p->end[0] < 0)
 			return p->end[0];
-		if (!bytes || !sockets_may_be_collected(give_up_us))
+		if (!bytes || !may_be_garbage(r))
 			break;
 		(void)close(p->end[0]);
 	}

@@ -6,7 +6,8 @@
  * left, which the task itself is asked for.
  *
  * Some files have more in fdinfo than that: only kinds and file systems take the short way that
- * are known to have nothing but locks, and only if /proc/locks shows none on that inode.
+ * are known to have nothing but locks, and only if /proc/locks shows none on that inode. (It tells
+ * the truth only if it is short: files/locks.c.)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -182,7 +183,8 @@ static bool info_of_copy(struct dump *d, struct fd_probe *p, const char *kind, u
 	p->info = (struct proc_fdinfo){ .flags = flags & ~O_CLOEXEC, .mnt_id = mnt_id };
 	if (kind)
 		return true;
-	if ((!S_ISREG(p->st.st_mode) && !S_ISDIR(p->st.st_mode)) || !is_simple_fs(p->fs_type))
+	/* To ask for the offset of a directory may change it, on some file systems. */
+	if (!S_ISREG(p->st.st_mode) || !is_simple_fs(p->fs_type))
 		return false;
 	p->info.pos = lseek(p->copy, 0, SEEK_CUR);
 	return p->info.pos >= 0;

@@ -107,6 +107,8 @@ struct restore {
 	size_t n_inherit;
 	void *pipe_tree; /* of restore_pipe, by id */
 	struct restore_pipe *pipes;
+	uint64_t fifo_give_up_us;  /* when no more is waited for what the killed tree has left; 0:
+				      not yet */
 	struct dead_process *dead; /* that files lead to */
 	size_t n_dead;
 	struct restore_sockets *sockets;
