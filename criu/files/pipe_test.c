@@ -5,7 +5,9 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "base/io.h"
@@ -207,6 +209,30 @@ TEST(pipe, one_that_is_full_of_packets_and_parts_is_full_again)
 	int from = again_fd(&p.again, p.end[0]);
 	expect(from, 10);
 	expect(from, 20);
+	again_end(&p.again);
+}
+
+/* Buffers from there may hold more than a page: so does the pipe, and it has to be larger again. */
+TEST(pipe, what_was_spliced_from_a_socket_is_there_again)
+{
+	struct pipe_again p;
+	char data[32000] = "much";
+	int pair[2], there, again;
+
+	begin(&p, 0);
+	ASSERT_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	for (int i = 0; i < 4; i++)
+		ASSERT_EQ(write(pair[1], data, sizeof(data)), sizeof(data));
+	while (splice(pair[0], NULL, p.end[1], NULL, sizeof(data), SPLICE_F_NONBLOCK) > 0)
+		;
+	close(pair[0]);
+	close(pair[1]);
+	ASSERT_OK(ioctl(p.end[0], FIONREAD, &there));
+	ASSERT(there > CAPACITY);
+	add_both(&p);
+	again_cycle(&p.again);
+	ASSERT_OK(ioctl(again_fd(&p.again, p.end[0]), FIONREAD, &again));
+	ASSERT_EQ(again, there);
 	again_end(&p.again);
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -496,7 +497,17 @@ struct page_scan {
 	bool tells_guards; /* 6.15 */
 	struct dump *d;
 	struct dump_task *t;
+	size_t vma;	  /* the one that is looked at */
+	uint64_t *window; /* entries that were read, of the addresses below; NULL: none yet */
+	uint64_t window_start, window_end;
 };
+
+static void end_scan(struct page_scan *s)
+{
+	free(s->window);
+}
+
+#define autoscan __attribute__((cleanup(end_scan)))
 
 /* Runs of private files and of anonymous memory stay apart: zero pages mean something there. */
 static void add_run(struct page_scan *s, bool is_file, uint64_t start, uint64_t end)
@@ -603,6 +614,44 @@ static bool is_huge(const uint64_t *entry, size_t n)
 	return true;
 }
 
+#define WINDOW_PAGES 4096ull
+#define WINDOW_GAP   64ull /* pages that are read in vain rather than by another call */
+
+/* Where a read that starts at pos in mapping e had better end: behind others that are near. */
+static uint64_t window_end(const struct page_scan *s, const VmaEntry *e, uint64_t pos)
+{
+	const MmEntry *mm = s->t->mm;
+	uint64_t limit = pos + WINDOW_PAGES * PAGE_SIZE_, end = min(e->end, limit);
+
+	for (size_t i = s->vma + 1; i < mm->n_vmas && end < limit; i++) {
+		if (mm->vmas[i]->start > end + WINDOW_GAP * PAGE_SIZE_)
+			break;
+		end = min(max(mm->vmas[i]->end, end), limit);
+	}
+	return end;
+}
+
+/* The entries of n pages, HUGE_PAGES at most, of mapping e. NULL and errno. */
+static const uint64_t *entries_at(struct page_scan *s, const VmaEntry *e, uint64_t pos, size_t n)
+{
+	if (pos < s->window_start || pos + n * PAGE_SIZE_ > s->window_end) {
+		uint64_t end = window_end(s, e, pos);
+
+		if (!s->window)
+			s->window = xmalloc(WINDOW_PAGES * sizeof(*s->window));
+		s->window_end = 0;
+		int rc = pread_all(s->fd, s->window, (end - pos) / PAGE_SIZE_ * sizeof(uint64_t),
+				   pos / PAGE_SIZE_ * sizeof(uint64_t));
+		if (rc < 0) {
+			errno = -rc;
+			return NULL;
+		}
+		s->window_start = pos;
+		s->window_end = end;
+	}
+	return s->window + (pos - s->window_start) / PAGE_SIZE_;
+}
+
 /*
  * This takes a second for each TiB of addresses, so what has no pages at all is left out (pages of
  * hugetlb are not in these sums). Entries are read for one huge page at a time: that it is one
@@ -612,18 +661,16 @@ static int scan_by_read(struct page_scan *s, const VmaEntry *e)
 {
 	const struct mapping *m = maps_find(&s->t->maps, e->start);
 	bool is_file = e->status & VMA_FILE_PRIVATE;
-	uint64_t entry[HUGE_PAGES];
 
 	if (!m->rss_kib && !m->swap_kib && !(m->vm_flags & VMF_HT))
 		return 0;
 	for (uint64_t pos = e->start; pos < e->end;) {
 		size_t n = min((e->end - pos) / PAGE_SIZE_,
 			       HUGE_PAGES - pos / PAGE_SIZE_ % HUGE_PAGES);
-		int rc = pread_all(s->fd, entry, n * sizeof(entry[0]),
-				   pos / PAGE_SIZE_ * sizeof(entry[0]));
+		const uint64_t *entry = entries_at(s, e, pos, n);
 
-		if (rc < 0)
-			return rc;
+		if (!entry)
+			return -errno;
 		if (m->huge_kib && vma_may_be_huge(e) && is_huge(entry, n))
 			mem_add_range(&s->d->arena, &s->t->mm->huge, &s->t->mm->n_huge, pos,
 				      pos + n * PAGE_SIZE_);
@@ -662,7 +709,9 @@ static bool has_to_be_scanned(const struct page_scan *s, const VmaEntry *e)
 int mem_collect_pages(struct dump *d, struct dump_task *t)
 {
 	autoclose int fd = openat(t->process->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
-	struct page_scan s = { .fd = fd, .has_ioctl = true, .tells_guards = true, .d = d, .t = t };
+	autoscan struct page_scan s = {
+		.fd = fd, .has_ioctl = true, .tells_guards = true, .d = d, .t = t
+	};
 
 	if (fd < 0)
 		return fail(errno, "pid %d: open pagemap", t->process->pid);
@@ -671,6 +720,7 @@ int mem_collect_pages(struct dump *d, struct dump_task *t)
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
 		const VmaEntry *e = t->mm->vmas[i];
 
+		s.vma = i;
 		if (e->status & (VMA_VDSO | VMA_AIO_RING))
 			add_run(&s, false, e->start, e->end);
 		else if (has_to_be_scanned(&s, e)) {
