@@ -96,6 +96,7 @@ static size_t make_tasks(struct restore *r)
 		t->uffd = t->uffd_there = -1;
 		t->is_zombie = image->is_zombie;
 		t->is_compat = !image->is_zombie && registers_are_compat(image->cores[0]);
+		r->has_compat |= t->is_compat;
 		t->n_threads = image->is_zombie ? 1 : image->pstree->n_threads;
 		t->threads = arena_array(&r->arena, struct restore_thread, t->n_threads);
 		for (size_t j = 0; j < t->n_threads; j++)

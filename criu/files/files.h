@@ -12,6 +12,8 @@
 #include "model/restore.h"
 #include "proc/text.h"
 
+#define O_LARGEFILE_BIT 0100000 /* the C library has 0 for it where it is always on */
+
 /* A descriptor of a task that is being looked at. */
 struct fd_probe {
 	struct dump_task *task;

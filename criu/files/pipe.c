@@ -27,8 +27,7 @@
 #include "files/regular.h"
 #include "sockets/sockets.h"
 
-#define BUFFER_SIZE	4096
-#define O_LARGEFILE_BIT 0100000 /* the C library has 0 for it where it is always on */
+#define BUFFER_SIZE 4096
 
 /* One description of a pipe, at dump. */
 struct dump_pipe {

@@ -27,6 +27,7 @@
 #include "files/remap.h"
 #include "kernel/abi.h"
 #include "proc/text.h"
+#include "remote/arch.h"
 
 #define MEM_MAJOR    1 /* /dev/null, zero, full, random, urandom */
 #define NO_POS_FLAGS (O_PATH)
@@ -389,10 +390,34 @@ int regular_open_part(struct restore *r, const RegFileEntry *e, int flags)
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
+/* A 32-bit program may have opened it with no more than 2 GiB in view. */
+static bool is_small(const struct restore *r, const RegFileEntry *e)
+{
+	return r->has_compat && !(e->flags & (O_LARGEFILE_BIT | O_PATH)) && e->has_mode &&
+	       (S_ISREG(e->mode) || S_ISDIR(e->mode));
+}
+
+static int open_small(const RegFileEntry *e, int fd)
+{
+	char path[32];
+	int flags = e->flags & ~(OPEN_FLAGS_LEFT_OUT | O_TMPFILE_BIT | O_NOFOLLOW);
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int small = compat_open(path, flags | O_CLOEXEC | O_NOCTTY);
+	return small < 0 ? fail(-small, "file %s: open without O_LARGEFILE", e->name) : small;
+}
+
+static int open_of_size(struct restore *r, const RegFileEntry *e)
+{
+	autoclose int fd = regular_open_part(r, e, e->flags);
+
+	return fd < 0 ? fd : is_small(r, e) ? open_small(e, fd) : take_fd(&fd);
+}
+
 static int regular_open(struct restore *r, const FileEntry *entry)
 {
 	const RegFileEntry *e = entry->reg;
-	autoclose int fd = regular_open_part(r, e, e->flags);
+	autoclose int fd = open_of_size(r, e);
 
 	if (fd < 0)
 		return fd;

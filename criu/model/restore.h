@@ -91,6 +91,7 @@ struct restore {
 	int *creators;	 /* of tasks, then helpers: who forks it; -1: criu */
 	struct cow *cow; /* while tasks are created */
 	struct own_creds own_creds;
+	bool has_compat;      /* one of the tasks is a 32-bit program */
 	struct maps own_maps; /* of criu, so of every blank task */
 	struct region region; /* shared by criu and all tasks, at the same address */
 	uint64_t vdso_tmp;    /* where the vDSO of blank tasks waits */

@@ -94,6 +94,12 @@ bool compat_is_there(void);
 /* The robust list of a 32-bit thread, which a 64-bit call does not tell. 0 or -errno. */
 int compat_get_robust_list(pid_t tid, uint64_t *ret_head, uint64_t *ret_len);
 
+/*
+ * Opens a file without O_LARGEFILE, which every 64-bit open(2) sets. Only where compat_is_there.
+ * Returns the descriptor or -errno.
+ */
+int compat_open(const char *path, int flags);
+
 /* The number of the system call that the stop interrupted, or -1; of an i386 in a 32-bit task. */
 long regs_interrupted_call(const struct regs *regs);
 /* Was it restart_syscall(2)? */

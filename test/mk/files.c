@@ -107,6 +107,8 @@ static void open_regular(void)
 	write_file("data", 1);
 	reading = remember("read-only", open_at("data", O_RDONLY, 1234));
 	writing = remember("read-write", open_at("data", O_RDWR, 4321));
+	/* By the call itself: a C library adds O_LARGEFILE where that says something. */
+	remember("small", syscall(SYS_openat, AT_FDCWD, dir_path("data"), O_RDONLY));
 	appending = remember("append", open_at("log", O_WRONLY | O_CREAT | O_APPEND, 0));
 	remember("odd flags", open_at("data", odd_flags, 77));
 	remember("offset behind the end", open_at("data", O_RDWR, 1L << 40));

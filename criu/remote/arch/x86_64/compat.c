@@ -20,6 +20,7 @@
  */
 #define MARK_FS USER_DS
 
+#define COMPAT_OPEN		5
 #define COMPAT_GETPID		20
 #define COMPAT_NANOSLEEP	162
 #define COMPAT_CLOCK_NANOSLEEP	267
@@ -164,6 +165,20 @@ int compat_get_robust_list(pid_t tid, uint64_t *ret_head, uint64_t *ret_len)
 	*ret_head = at->head;
 	*ret_len = at->len;
 	(void)munmap(at, sizeof(*at));
+	return rc;
+}
+
+int compat_open(const char *path, int flags)
+{
+	size_t size = strlen(path) + 1;
+	/* The name has to be where such a call can reach it. */
+	char *name = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	if (name == MAP_FAILED)
+		return -errno;
+	memcpy(name, path, size);
+	long rc = call_as_i386(COMPAT_OPEN, (long)name, flags, 0);
+	(void)munmap(name, size);
 	return rc;
 }
 
