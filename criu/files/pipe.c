@@ -27,8 +27,6 @@
 #include "files/regular.h"
 #include "sockets/sockets.h"
 
-#define BUFFER_SIZE 4096
-
 /* One description of a pipe, at dump. */
 struct dump_pipe {
 	dev_t dev;
@@ -67,15 +65,15 @@ static int by_pipe(const void *a, const void *b)
 }
 
 /* The ends of a pipe mostly come one after the other: the second has nothing new to tell. */
-static void note_pipe(struct dump *d, const struct fd_probe *p, PipeEntry *e, FifoEntry *fifo)
+static void note_pipe(struct dump *d, const struct fd_probe *p, const FileEntry *e)
 {
 	const struct dump_pipe *last = d->n_pipes ? &d->pipes[d->n_pipes - 1] : NULL;
 	struct dump_pipe pipe = { .dev = p->st.st_dev,
 				  .ino = p->st.st_ino,
 				  .id = p->st.st_ino,
-				  .is_fifo = !e,
-				  .entry = e,
-				  .fifo = fifo,
+				  .is_fifo = e->fifo != NULL,
+				  .entry = e->pipe,
+				  .fifo = e->fifo,
 				  .pid = p->task->process->pid,
 				  .fd = p->fd,
 				  .flags = probe_flags(p) };
@@ -111,7 +109,7 @@ static int pipe_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	e->pipe->pipe_id = p->st.st_ino;
 	e->pipe->flags = probe_flags(p);
 	e->pipe->fown = fown_read(d, p);
-	note_pipe(d, p, e->pipe, NULL);
+	note_pipe(d, p, e);
 	return 0;
 }
 
@@ -126,7 +124,7 @@ static int fifo_dump(struct dump *d, struct fd_probe *p, FileEntry *e)
 	e->fifo->pipe_id = p->st.st_ino;
 	e->fifo->has_regf_id = true;
 	e->fifo->regf_id = file->id;
-	note_pipe(d, p, NULL, e->fifo);
+	note_pipe(d, p, e);
 	return regular_dump(d, p, file);
 }
 
@@ -304,9 +302,9 @@ static int open_for_writing(struct dump *d, const struct dump_pipe *from,
 static bool is_full_before_time(struct dump *d, const struct dump_pipe *from,
 				const struct dump_pipe *to)
 {
-	uint32_t buffers = from->size / BUFFER_SIZE;
+	uint32_t buffers = from->size / PAGE_SIZE_;
 
-	if (from->bytes < buffers || from->bytes > (buffers - 1) * BUFFER_SIZE)
+	if (from->bytes < buffers || from->bytes > (buffers - 1) * PAGE_SIZE_)
 		return false;
 	autoclose int fd = open_for_writing(d, from, to);
 	return fd >= 0 && !shows_event(fd, POLLOUT);
@@ -320,8 +318,8 @@ static bool is_full_before_time(struct dump *d, const struct dump_pipe *from,
 static int list_buffers(struct dump *d, int from, PipeDataEntry *e)
 {
 	autopipe struct own_pipe one = { .fd = { -1, -1 } };
-	uint8_t bytes[BUFFER_SIZE];
-	int rc = fit_pipe(&one, BUFFER_SIZE);
+	uint8_t bytes[PAGE_SIZE_];
+	int rc = fit_pipe(&one, PAGE_SIZE_);
 
 	for (uint32_t have = 0; have < e->bytes && rc == 0; have += e->buffers[e->n_buffers - 1]) {
 		ssize_t n = tee(from, one.fd[1], INT32_MAX, SPLICE_F_NONBLOCK);
@@ -454,7 +452,7 @@ static int put_record(int fd, const uint8_t *data, uint32_t len, bool is_last)
  */
 static int put_buffer(const int through[2], int fd, const uint8_t *data, uint32_t len, bool is_last)
 {
-	uint8_t rest[BUFFER_SIZE];
+	uint8_t rest[PAGE_SIZE_];
 	ssize_t n = write(through[1], data, len);
 
 	if (n == (ssize_t)len && is_last)
@@ -470,7 +468,7 @@ static int put_buffers(const struct snapshot_pipe *q, int fd)
 	autopipe struct own_pipe through = { .fd = { -1, -1 } };
 	const PipeDataEntry *e = q->entry;
 	uint32_t pos = 0, packet = 0, packet_end = e->n_packets ? e->packets[0] : UINT32_MAX;
-	int rc = fit_pipe(&through, BUFFER_SIZE);
+	int rc = fit_pipe(&through, PAGE_SIZE_);
 
 	for (size_t i = 0; i < e->n_buffers && rc == 0; i++) {
 		uint32_t len = e->buffers[i];
@@ -487,11 +485,21 @@ static int put_buffers(const struct snapshot_pipe *q, int fd)
 	return rc;
 }
 
-static int fill(const struct snapshot_pipe *q, int fd)
+static int put_packets(const struct snapshot_pipe *q, int fd)
 {
 	const PipeDataEntry *e = q->entry;
 	int rc = 0;
 
+	for (uint32_t pos = 0, i = 0; i < e->n_packets && rc == 0; i++) {
+		rc = put_record(fd, q->data + pos, e->packets[i], i + 1 == e->n_packets);
+		pos += e->packets[i];
+	}
+	return rc;
+}
+
+static int fill(const struct snapshot_pipe *q, int fd)
+{
+	const PipeDataEntry *e = q->entry;
 	uint32_t size = max(e->has_size ? e->size : 0, e->bytes);
 	if (size && fcntl(fd, F_SETPIPE_SZ, size) < 0)
 		return fail(errno,
@@ -501,14 +509,9 @@ static int fill(const struct snapshot_pipe *q, int fd)
 	if (e->has_size && size > e->size)
 		warn("pipe %#x: it held %u bytes with a capacity of %u, which has to be %u now",
 		     e->pipe_id, e->bytes, e->size, fcntl(fd, F_GETPIPE_SZ));
-	if (e->n_buffers)
-		rc = put_buffers(q, fd);
-	else if (!e->n_packets)
-		rc = put(fd, q->data, e->bytes, false);
-	for (uint32_t pos = 0, i = 0; i < e->n_packets && !e->n_buffers && rc == 0; i++) {
-		rc = put_record(fd, q->data + pos, e->packets[i], i + 1 == e->n_packets);
-		pos += e->packets[i];
-	}
+	int rc = e->n_buffers	? put_buffers(q, fd)
+		 : e->n_packets ? put_packets(q, fd)
+				: put(fd, q->data, e->bytes, false);
 	return rc < 0 ? fail(-rc, "pipe %#x: put its %u bytes back", e->pipe_id, e->bytes) : 0;
 }
 

@@ -116,11 +116,14 @@ int fd_places_open(const struct process *p, struct fd_places *ret)
 	*ret = (struct fd_places){ .pidfd = syscall(SYS_pidfd_open, p->pid, 0),
 				   .fds = openat(p->proc_fd, "fd", flags),
 				   .infos = openat(p->proc_fd, "fdinfo", flags),
-				   .own_fds = open("/proc/self/fd", flags) };
-	if (ret->pidfd < 0 || ret->fds < 0 || ret->infos < 0 || ret->own_fds < 0)
+				   .own_fds = -1 };
+	if (ret->pidfd < 0 || ret->fds < 0 || ret->infos < 0)
 		return fail(errno, "pid %d: look at its descriptors", p->pid);
 	/* The size is their number (Linux 6.2). */
 	ret->n = fstat(ret->fds, &st) == 0 ? st.st_size : 0;
+	/* Only the short way needs it. */
+	if (!ret->n || ret->n >= FD_PLACES_MANY)
+		ret->own_fds = open("/proc/self/fd", flags);
 	return 0;
 }
 

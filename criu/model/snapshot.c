@@ -766,21 +766,20 @@ static int load_remaps(struct snapshot *s, int dirfd)
 	return rc;
 }
 
-#define PIPE_MAX    (1u << 30) /* bytes; the kernel allows no larger one */
-#define PIPE_BUFFER 4096       /* of so many bytes it has one */
+#define PIPE_MAX (1u << 30) /* bytes; the kernel allows no larger one */
 
-/* Buffers have to make up the data, and to fit in. */
+/* Buffers, of a page at most, have to make up the data, and to fit in. */
 static bool has_sound_buffers(const PipeDataEntry *e)
 {
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < e->n_buffers; i++) {
-		if (!e->buffers[i] || e->buffers[i] > PIPE_BUFFER)
+		if (!e->buffers[i] || e->buffers[i] > PAGE_SIZE_)
 			return false;
 		sum += e->buffers[i];
 	}
 	return !e->n_buffers ||
-	       (sum == e->bytes && e->has_size && e->n_buffers <= e->size / PIPE_BUFFER);
+	       (sum == e->bytes && e->has_size && e->n_buffers <= e->size / PAGE_SIZE_);
 }
 
 /* Packets have to make up the data. */

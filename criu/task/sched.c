@@ -76,15 +76,16 @@ void sched_take_low_timer_slack(struct dump_thread *th, uint32_t low)
 	char path[48], text[32];
 	uint64_t slack_ns;
 
+	if (low == DEFAULT_TIMER_SLACK) {
+		sched_take_timer_slack(th, low);
+		return;
+	}
 	/* The file is in /proc/TID, not below task/. */
 	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", th->thread->tid);
-	if (low == DEFAULT_TIMER_SLACK)
-		slack_ns = low;
-	else if (read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 ||
-		 !text_dec(text, &slack_ns) || (uint32_t)slack_ns != low) {
+	if (read_small_at(AT_FDCWD, path, text, sizeof(text)) <= 0 || !text_dec(text, &slack_ns) ||
+	    (uint32_t)slack_ns != low) {
 		warn("pid %d: its timer slack is taken for %u ns; only with CAP_SYS_NICE is more "
-		     "than "
-		     "4 s to be told",
+		     "than 4 s to be told",
 		     th->thread->tid, low);
 		slack_ns = low;
 	}
